@@ -1,0 +1,94 @@
+"""What a backend is: it quantizes a float model, loads artifacts, and says what really runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ptq.calibration.calibration import Calibration
+from ptq.cases import Case
+from ptq.samples import Float32
+
+Predictor = Callable[[Float32], Float32]
+"""Takes a batch of inputs, shape (n, ...), returns the model's first output, shape (n, ...), float32."""
+
+
+@dataclass(frozen=True)
+class FloatModel:
+    """The float model in the forms a backend may start from.
+
+    `onnx` is the model as given or as converted; `prepared` is `onnx` after shape inference and Conv+BatchNorm
+    fusion; `keras` is the .h5 or .keras it came from, None when it was ONNX from the start.
+    """
+
+    onnx: Path
+    prepared: Path
+    keras: Path | None = None
+
+
+@dataclass(frozen=True)
+class Census:
+    """What the runtime really executes: compute nodes (Conv, MatMul, Gemm, Add, pool, ...) by kind.
+
+    `integer` and `floating` count nodes by op type; `stray` counts quantize/dequantize nodes left around float
+    kernels; `weight_bytes` maps a weight dtype to its bytes; `float_nodes` names the compute nodes in float;
+    `simulated` says in words why integer execution is only simulated, None when it is real.
+    """
+
+    integer: Mapping[str, int]
+    floating: Mapping[str, int]
+    stray: int = 0
+    weight_bytes: Mapping[str, int] = field(default_factory=dict)
+    float_nodes: tuple[str, ...] = ()
+    simulated: str | None = None
+
+    @property
+    def integer_share(self) -> float:
+        """Integer compute nodes / all compute nodes, 0..1; 0.0 when there is none or it is simulated."""
+        integer, floating = sum(self.integer.values()), sum(self.floating.values())
+        if self.simulated is not None or integer + floating == 0:
+            return 0.0
+        return integer / (integer + floating)
+
+
+class Backend(Protocol):
+    """One runtime with its quantizer. One file in `ptq/backends`, which alone imports the framework, lazily."""
+
+    name: str
+
+    def missing(self) -> str | None:
+        """None when the framework can be imported, else one line: ``not installed: pip install 'ptq[extra]'``."""
+        ...
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of every library that can change an artifact or a prediction: they key the store."""
+        ...
+
+    def cases(self, workload: str) -> Iterable[Case]:
+        """Every case of this backend, the impossible ones too; must not import the framework."""
+        ...
+
+    def unsupported(self, case: Case) -> str | None:
+        """Why a case cannot be, in the framework's own words where it has any; None when it can."""
+        ...
+
+    def suffix(self, case: Case) -> str:
+        """File suffix of the case's artifact, with the dot."""
+        ...
+
+    def quantize(self, case: Case, model: FloatModel, calibration: Calibration, out: Path) -> Mapping[str, str]:
+        """Write the case's artifact to `out` (for fp32: the float model in this backend's form).
+
+        Returns notes for the report, e.g. ``{"calibration": "own observers"}``. Same inputs give the same bytes.
+        """
+        ...
+
+    def load(self, artifact: Path, threads: int = 1) -> Predictor:
+        """A predictor over an artifact; `BadModel` when the file is not one."""
+        ...
+
+    def census(self, artifact: Path) -> Census:
+        """What the runtime would execute for this artifact."""
+        ...

@@ -1,0 +1,31 @@
+"""Methods: how a range is chosen from statistics. One file a method, found by its name.
+
+A method is ``METHOD``, a pure function of (statistics, quantizer) that returns the (low, high) in the units of
+the tensor: low <= 0 <= high, both inside [min(0, min), max(0, max)]. numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from ptq.calibration.statistics import TensorStatistics
+from ptq.errors import PtqError
+from ptq.quantizer import Quantizer
+from ptq.registry import modules
+
+Range = tuple[float, float]
+Method = Callable[[TensorStatistics, Quantizer], Range]
+
+
+def methods() -> dict[str, Method]:
+    """Every method by name."""
+    return cast("dict[str, Method]", modules("ptq.methods", "METHOD"))
+
+
+def method(name: str) -> Method:
+    """The method called `name`; `PtqError` names those there are."""
+    known = methods()
+    if name not in known:
+        raise PtqError(f"method {name!r} is not known: it should be one of {', '.join(known)}")
+    return known[name]

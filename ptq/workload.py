@@ -1,0 +1,52 @@
+"""Workload: a float model, the samples to calibrate and evaluate it with, its input contract and its metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ptq.cases import Case
+from ptq.contract import InputContract
+from ptq.metrics.metric import Metric
+from ptq.metrics.top1 import Top1
+from ptq.samples import Samples
+from ptq.store import Store
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a float model comes from: an .onnx as it is, or what it was converted from as well.
+
+    `keras` is the file `onnx` was converted from, None when it was ONNX from the start.
+    """
+
+    onnx: Path
+    keras: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """Something to judge.
+
+    Parameters
+    ----------
+    name: of ``a-z 0-9 _ .``; the first part of its cases' ids.
+    model: an .onnx path, or a function of the store that returns a `Source` (it may convert, and keep what it made).
+    calibration, evaluation: `Samples`, or functions that read them; read once a process, at first use.
+    contract: what every input batch must be.
+    metric: how outputs are scored; top-1 accuracy by default.
+    include: which of the backends' cases to list; all by default.
+    artifacts: quantized models made elsewhere, judged as they are: name -> (backend, dtype, path).
+
+    The functions raise `NoData` when files are absent and `NotInstalled` when a converter is.
+    """
+
+    name: str
+    model: Path | str | Callable[[Store], Source]
+    calibration: Samples | Callable[[], Samples]
+    evaluation: Samples | Callable[[], Samples]
+    contract: InputContract
+    metric: Metric = field(default_factory=Top1)
+    include: Callable[[Case], bool] = lambda case: True
+    artifacts: dict[str, tuple[str, str, Path]] = field(default_factory=dict)
