@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptq.datasets.images import ImageFiles, list_images
+from ptq.datasets.image_files import ImageFiles, list_images
 from ptq.datasets.letterbox import Letterbox, network_input, read_image
 from ptq.errors import BadData, NoData
 from ptq.samples import Float32
