@@ -13,7 +13,7 @@ from ptq.bars import Bars
 from ptq.cases import FP32, Case
 from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
 from ptq.metrics.metric import Score
-from ptq.pipeline import Pipeline, Said, backend_of, cases_of
+from ptq.pipeline import Pipeline, Said, cases_of
 from ptq.progress import Notify, silent
 from ptq.result import NO_DATA, NOT_INSTALLED, UNSUPPORTED, Result
 from ptq.store import Store
@@ -73,7 +73,7 @@ class Judge:
         fp32 = pipeline.predict(self.reference(case))
         score, fp32_score = metric.score(said.predictions, samples), metric.score(fp32.predictions, samples)
         interval = metric.drop(said.predictions, fp32.predictions, samples, bar.confidence or CONFIDENCE)
-        census = backend_of(case).census(said.artifact.path)
+        census = pipeline.census(case)
         verdict = judge_accuracy(case.id, metric.name, score, fp32_score, interval, bar)
         return Result(
             case=case,

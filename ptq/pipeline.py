@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ import numpy as np
 
 from ptq.backends.onnxruntime.observe import observe
 from ptq.backends.onnxruntime.prepare import prepare
-from ptq.backends.protocol import Backend, FloatModel
+from ptq.backends.protocol import Backend, Census, FloatModel
 from ptq.calibration.calibration import Calibration
 from ptq.calibration.statistics import TensorStatistics, collect, load_statistics, save_statistics
 from ptq.cases import Case
@@ -156,6 +157,16 @@ class Pipeline:
             entry = self.store.get("predictions", key, ".npz", make)
         with np.load(entry.path, allow_pickle=False) as arrays:
             return Said({name: arrays[name] for name in arrays.files}, artifact, entry.seconds)
+
+    def census(self, case: Case) -> Census:
+        """What the runtime executes for the case's artifact; kept, so that a second run loads no framework."""
+        backend, artifact = backend_of(case), self.artifact(case)
+        key = {"artifact": file_digest(artifact.path), "backend": case.backend, "versions": dict(backend.versions())}
+
+        def make(out: Path) -> None:
+            out.write_text(json.dumps(asdict(backend.census(artifact.path)), sort_keys=True))
+
+        return Census.from_json(json.loads(self.store.get("census", key, ".json", make).path.read_text()))
 
     def _quantize(self, backend: Backend, case: Case, out: Path) -> Mapping[str, str]:
         passes: list[Entry] = []

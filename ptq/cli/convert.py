@@ -7,14 +7,13 @@ from pathlib import Path
 
 import click
 
-from ptq.cli.subject import KERAS_SUFFIXES, MODEL
-from ptq.models import keras
-from ptq.models.parity import Parity
+from ptq.cli.subject import MODEL
+from ptq.models import conversion
 
-CONVERTERS: dict[tuple[str, str], Callable[[Path, Path], Parity]] = {
-    **{(suffix, ".onnx"): keras.convert_checked for suffix in KERAS_SUFFIXES},
+CONVERTERS: dict[tuple[str, str], Callable[[Path, Path], object]] = {
+    **{(suffix, ".onnx"): conversion.convert for suffix in conversion.SUFFIXES},
 }
-"""(suffix from, suffix to) -> converter."""
+"""(suffix from, suffix to) -> converter, which writes the target and returns the parity to print."""
 
 
 @click.command()

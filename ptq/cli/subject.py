@@ -15,14 +15,13 @@ from ptq.cases import FP32, Case
 from ptq.datasets.cifar10 import read
 from ptq.errors import BadModel
 from ptq.metrics.metric import Predictions
-from ptq.models.keras import convert
+from ptq.models.conversion import SUFFIXES, converted
 from ptq.pipeline import BATCH, backends
 from ptq.samples import ArraySamples
-from ptq.store import Store, file_digest
+from ptq.store import Store
 from ptq.workload import Source, Workload
 from ptq.workloads.cifar10 import WORKLOAD as cifar10
 
-KERAS_SUFFIXES = (".h5", ".keras")
 MODEL = click.Path(exists=True, dir_okay=False, path_type=Path)
 DATA_DIR = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -69,10 +68,7 @@ def predictions(model: Path, backend: Backend, subject: Workload, samples: Array
 
 
 def _source(model: Path, store: Store) -> Source:
-    if model.suffix in KERAS_SUFFIXES:
-        key = {"keras": file_digest(model)}
-        return Source(store.get("model", key, ".onnx", lambda out: convert(model, out)).path, model)
-    return Source(model)
+    return Source(converted(model, store), model) if model.suffix in SUFFIXES else Source(model)
 
 
 def _name(model: Path) -> str:

@@ -16,13 +16,14 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptq.errors import BadModel, NotInstalled, PtqError
-from ptq.store import write_bytes
+from ptq.store import Store, file_digest, write_bytes
 
 if TYPE_CHECKING:
     import keras
@@ -112,6 +113,18 @@ def convert(source: Path, out: Path, low: float = 0, high: float = 255, n: int =
     if "error" in answer:
         raise BadModel(answer["error"])
     return Parity(**answer["parity"])
+
+
+def converted(source: Path, store: Store) -> Path:
+    """The ONNX form of a Keras model, made once and kept; raises as `convert` does."""
+    key = {"keras": file_digest(source), "versions": _versions()}
+    return store.get("model", key, ".onnx", lambda out: {"parity": str(convert(source, out))}).path
+
+
+def _versions() -> dict[str, str]:
+    """Of what writes the file; empty where it is not installed, so that what was kept is not found by chance."""
+    names = ("tensorflow", "tf2onnx", "onnx", "numpy")
+    return {each: version(each) for each in names if importlib.util.find_spec(each) is not None}
 
 
 def check_config(source: Path) -> None:

@@ -9,9 +9,9 @@ from ptq.calibration.sampling import calibration_samples, evaluation_samples
 from ptq.contract import InputContract
 from ptq.datasets.cifar10 import read
 from ptq.errors import NoData
-from ptq.models.keras import convert
+from ptq.models.conversion import converted
 from ptq.samples import ArraySamples
-from ptq.store import Store, file_digest
+from ptq.store import Store
 from ptq.workload import Artifact, Source, Workload
 
 KERAS, ONNX, TFLITE = "pretrainedResnet.h5", "pretrainedResnet.onnx", "pretrainedResnet_quant.tflite"
@@ -38,8 +38,7 @@ def _model(data: Path | None, store: Store) -> Source:
         return Source(onnx, keras)
     if keras is None:
         raise NoData(f"cifar10: neither {ONNX} nor {KERAS} in {folder} or its models/; get one from mlcommons/tiny")
-    key = {"keras": file_digest(keras)}
-    return Source(store.get("model", key, ".onnx", lambda out: convert(keras, out)).path, keras)
+    return Source(converted(keras, store), keras)
 
 
 def _calibration(data: Path | None) -> ArraySamples:

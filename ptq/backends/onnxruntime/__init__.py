@@ -63,7 +63,7 @@ class OnnxRuntime:
         return predict
 
     def census(self, artifact: Path) -> Census:
-        raise NotImplementedError
+        return Census({}, {})
 
 
 BACKEND = OnnxRuntime()
