@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ptq.calibration.calibration import Calibration
 from ptq.cases import Case
@@ -51,6 +51,11 @@ class Census:
         if self.simulated is not None or integer + floating == 0:
             return 0.0
         return integer / (integer + floating)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Census:
+        """The inverse of `dataclasses.asdict`, from JSON."""
+        return cls(**{**content, "float_nodes": tuple(content["float_nodes"])})
 
 
 class Backend(Protocol):

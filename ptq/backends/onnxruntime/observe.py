@@ -32,6 +32,8 @@ def observe(model: Path, samples: Samples, batch: int = 32) -> Iterator[dict[str
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
+        # idle threads that spin would take the cores from the statistics
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(
             graph_model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )

@@ -1,0 +1,276 @@
+"""Conversion of a Keras model (.h5, .keras) to ONNX through tf2onnx, checked against Keras.
+
+It runs in a process of its own, `python -m ptq.models.conversion`, for three reasons: tf2onnx orders nodes by Python's
+string hashes, so equal bytes need a fixed hash seed; TensorFlow logs below Python, where no filter reaches; and the
+caller's process stays free of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptq.errors import BadModel, NotInstalled, PtqError
+from ptq.store import Store, file_digest, write_bytes
+
+if TYPE_CHECKING:
+    import keras
+    import onnx
+
+OPSET = 17
+SUFFIXES = (".h5", ".hdf5", ".keras")
+TOLERANCE = 1e-4
+LARGEST_CONFIG = 64 << 20
+# What a config can name that is, or calls, code: Python functions, stored bytecode, functions by module path.
+_CODE = frozenset({"Lambda", "__lambda__", "function", "TFOpLambda", "SlicingOpLambda"})
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the ONNX model is from the Keras model on the same `n` random inputs in [`low`, `high`].
+
+    `max_abs` is the largest absolute difference of two outputs, `largest` the largest absolute Keras output,
+    `agreement` the share of inputs with the same largest output, 0..1.
+    """
+
+    max_abs: float
+    largest: float
+    agreement: float
+    n: int
+    low: float
+    high: float
+
+    def check(self, name: str) -> None:
+        """Raise `BadModel` when `max_abs` is above `TOLERANCE` of `largest`."""
+        if not self.max_abs <= TOLERANCE * self.largest:
+            raise BadModel(
+                f"{name}: ONNX and Keras differ by {self.max_abs:.3g} on {self.n} inputs, but should differ by at most "
+                f"{TOLERANCE * self.largest:.3g}; likely cause: an operation tf2onnx converts wrongly"
+            )
+
+    def __str__(self) -> str:
+        return (
+            f"max |onnx - keras| {self.max_abs:.3g} of {self.largest:.3g}, same top-1 on {self.agreement:.1%} "
+            f"of {self.n} random inputs in [{self.low:g}, {self.high:g}]"
+        )
+
+
+def missing() -> str | None:
+    """None when a Keras model can be converted here, else one line that says what to install."""
+    absent = [each for each in ("tensorflow", "tf2onnx") if importlib.util.find_spec(each) is None]
+    return f"{' and '.join(absent)} not installed: pip install 'ptq[tf]'" if absent else None
+
+
+def convert(source: Path, out: Path, low: float = 0, high: float = 255, n: int = 64, seed: int = 0) -> Parity:
+    """Write `source` as ONNX to `out` and say how near it is to Keras on `n` random inputs in [`low`, `high`].
+
+    Input layout and dtype stay (NHWC, float32), the batch dimension varies and is called N, opset `OPSET`; Conv and
+    BatchNormalization are left as tf2onnx leaves them, Conv, Mul, Add. The same file, versions and platform give the
+    same bytes. Nothing is written unless the two models agree (`Parity.check`).
+
+    Raises `NotInstalled` without tensorflow or tf2onnx; `BadModel` when the file is not a Keras model, when it names
+    code to run (a Lambda layer, a class from outside Keras: nothing of it is run), has other than one float32 input
+    of fixed size, or cannot be converted.
+    """
+    if not source.is_file():
+        raise BadModel(f"{source}: no such file, but should be a Keras model ({', '.join(SUFFIXES)})")
+    if (reason := missing()) is not None:
+        raise NotInstalled(f"{source.name}: cannot be converted; {reason}")
+    job = json.dumps({"source": str(source), "out": str(out), "low": low, "high": high, "n": n, "seed": seed})
+    # This package as the caller sees it, whether it is installed or not.
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    quiet = {
+        "PYTHONHASHSEED": "0",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "KERAS_BACKEND": "tensorflow",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "ptq.models.conversion", job],
+        env={**os.environ, **quiet, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    if done.returncode or not last.startswith("{"):
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BadModel(f"{source}: the conversion ended with exit code {done.returncode}: {said[:200]}")
+    answer = json.loads(last)
+    if "error" in answer:
+        raise BadModel(answer["error"])
+    return Parity(**answer["parity"])
+
+
+def converted(source: Path, store: Store) -> Path:
+    """The ONNX form of a Keras model, made once and kept; raises as `convert` does."""
+    key = {"keras": file_digest(source), "versions": _versions()}
+    return store.get("model", key, ".onnx", lambda out: {"parity": str(convert(source, out))}).path
+
+
+def _versions() -> dict[str, str]:
+    """Of what writes the file; empty where it is not installed, so that what was kept is not found by chance."""
+    names = ("tensorflow", "tf2onnx", "onnx", "numpy")
+    return {each: version(each) for each in names if importlib.util.find_spec(each) is not None}
+
+
+def check_config(source: Path) -> None:
+    """Raise `BadModel` unless the model's own description names Keras's classes only, and no code.
+
+    Read as JSON before Keras sees the file: safe mode has been bypassed before (CVE-2025-1550, CVE-2025-9906), and
+    did not always cover .h5.
+    """
+    for part in _parts(_config(source)):
+        name, module = part.get("class_name"), part.get("module")
+        if name in _CODE:
+            raise BadModel(
+                f"{source}: has a {name}, which is code to run, but should have Keras's own layers only; not loaded"
+            )
+        if module is not None and str(module).split(".")[0] != "keras":
+            raise BadModel(
+                f"{source}: names {str(module)[:60]}.{str(name)[:60]}, "
+                "but should name Keras's own classes only; not loaded"
+            )
+
+
+def _config(source: Path) -> Any:
+    """The JSON that describes a model: an attribute of an .h5, a member of a .keras."""
+    try:
+        if source.suffix == ".keras":
+            with zipfile.ZipFile(source) as archive, archive.open("config.json") as file:
+                text: str | bytes = file.read(LARGEST_CONFIG)
+        else:
+            import h5py
+
+            with h5py.File(source, "r") as file:
+                text = file.attrs["model_config"]
+        return json.loads(text)
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, RecursionError) as error:
+        raise BadModel(
+            f"{source}: not a whole Keras model ({_line(error)}); it should be saved by model.save()"
+        ) from error
+
+
+def _parts(config: Any) -> Iterator[dict[str, Any]]:
+    """Every dictionary in a config, at any depth."""
+    queue = [config]
+    while queue:
+        each = queue.pop()
+        if isinstance(each, dict):
+            yield each
+            queue.extend(each.values())
+        elif isinstance(each, list):
+            queue.extend(each)
+
+
+def _load(source: Path) -> keras.Model:
+    if source.suffix not in SUFFIXES:
+        raise BadModel(f"{source}: suffix {source.suffix!r}, but should be one of {', '.join(SUFFIXES)}")
+    check_config(source)
+    import keras
+
+    try:
+        model = keras.models.load_model(source, compile=False, safe_mode=True)
+    # Keras raises anything for a file it cannot use.
+    except Exception as error:
+        raise BadModel(f"{source}: Keras cannot load it ({_line(error)})") from error
+    shape = model.inputs[0].shape
+    if len(model.inputs) != 1 or model.inputs[0].dtype != "float32" or None in shape[1:]:
+        raise BadModel(
+            f"{source}: inputs {[each.shape for each in model.inputs]}, but should be one of fixed size, float32"
+        )
+    return model
+
+
+def _to_onnx(model: keras.Model, source: Path) -> onnx.ModelProto:
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    given = model.inputs[0]
+    signature = tf.TensorSpec((None, *given.shape[1:]), tf.float32, name=given.name)
+    try:
+        converted, _ = tf2onnx.convert.from_keras(model, input_signature=[signature], opset=OPSET)
+    except Exception as error:
+        raise BadModel(f"{source}: tf2onnx cannot convert it ({_line(error)})") from error
+    for value in (*converted.graph.input, *converted.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    # Names of unknown dimensions are counted up, differently in each run; preparation infers shapes anew.
+    del converted.graph.value_info[:]
+    _renumber(converted.graph)
+    onnx.checker.check_model(converted, full_check=True)
+    return converted
+
+
+def _renumber(graph: onnx.GraphProto) -> None:
+    """Number tf2onnx's made-up names (``const_fold_opt__147``) and sort the weights by first use in the graph.
+
+    tf2onnx folds constants in the order of a set of objects: by address, so differently in each process.
+    """
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    names: dict[str, str] = {}
+
+    def renamed(name: str) -> str:
+        if name not in names:
+            made_up = None if name in fixed else re.fullmatch(r"(.*)__\d+(:\d+)?", name)
+            names[name] = f"{made_up[1]}__{len(names)}{made_up[2] or ''}" if made_up else name
+        return names[name]
+
+    for node in graph.node:
+        node.input[:] = [renamed(each) for each in node.input]
+        node.output[:] = [renamed(each) for each in node.output]
+        node.name = renamed(node.name)
+    weights = {renamed(each.name): each for each in graph.initializer}
+    for name, weight in weights.items():
+        weight.name = name
+    position = {name: index for index, name in enumerate(names.values())}
+    ordered = sorted(weights.values(), key=lambda weight: position[weight.name])
+    del graph.initializer[:]
+    graph.initializer.extend(ordered)
+
+
+def _parity(model: keras.Model, content: bytes, low: float, high: float, n: int, seed: int) -> Parity:
+    import onnxruntime
+
+    shape = (n, *model.inputs[0].shape[1:])
+    inputs = np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
+    want = np.asarray(model.predict(inputs, verbose=0))
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    have = session.run(None, {session.get_inputs()[0].name: inputs})[0]
+    same = want.reshape(n, -1).argmax(axis=1) == have.reshape(n, -1).argmax(axis=1)
+    return Parity(float(np.abs(have - want).max()), float(np.abs(want).max()), float(same.mean()), n, low, high)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _main(job: dict[str, Any]) -> dict[str, Any]:
+    """Does in its own process what `convert` was asked; the answer is the last line it prints."""
+    source, out = Path(job["source"]), Path(job["out"])
+    try:
+        model = _load(source)
+        content: bytes = _to_onnx(model, source).SerializeToString(deterministic=True)
+        parity = _parity(model, content, job["low"], job["high"], job["n"], job["seed"])
+        parity.check(source.name)
+        write_bytes(out, content)
+    except PtqError as error:
+        return {"error": str(error)}
+    return {"parity": asdict(parity)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_main(json.loads(sys.argv[1]))))
