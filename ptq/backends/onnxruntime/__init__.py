@@ -11,6 +11,7 @@ from pathlib import Path
 from ptq.backends.onnxruntime.quantize import DTYPES, quantize
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
+from ptq.calibration.joins import plan_exclude
 from ptq.cases import FP32, Case
 from ptq.methods import methods
 from ptq.samples import Float32
@@ -46,8 +47,12 @@ class OnnxRuntime:
             return {}
         dtype = DTYPES[case.dtype]
         ranges = calibration.ranges(case.method, dtype.quantizer)
-        quantize(model.prepared, dtype, ranges, case.granularity == "channel", (), out)
-        return {"calibration": "ptq statistics"}
+        plan = plan_exclude(model.prepared, calibration.statistics()) if case.exclude == "auto" else []
+        quantize(model.prepared, dtype, ranges, case.granularity == "channel", [each.node for each in plan], out)
+        notes = {"calibration": "ptq statistics"}
+        if plan:
+            notes["in float"] = f"{len(plan)} nodes; the first: {plan[0].node} {plan[0].reason}"
+        return notes
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
         from ptq.backends.onnxruntime.session import session
