@@ -68,7 +68,9 @@ class OnnxRuntime:
         return predict
 
     def census(self, artifact: Path) -> Census:
-        return Census({}, {})
+        from ptq.backends.onnxruntime.census import census
+
+        return census(artifact)
 
 
 BACKEND = OnnxRuntime()
