@@ -16,13 +16,14 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptq.errors import BadModel, NotInstalled, PtqError
-from ptq.store import write_bytes
+from ptq.store import Store, file_digest, write_bytes
 
 if TYPE_CHECKING:
     import keras
@@ -112,6 +113,20 @@ def convert(source: Path, out: Path, low: float = 0, high: float = 255, n: int =
     if "error" in answer:
         raise BadModel(answer["error"])
     return Parity(**answer["parity"])
+
+
+def converted(source: Path, store: Store) -> Path:
+    """The ONNX form of a Keras model, made by `convert` at the first call and kept in the store; raises as it does."""
+    if not source.is_file():
+        raise BadModel(f"{source}: no such file, but should be a Keras model ({', '.join(SUFFIXES)})")
+    if (reason := missing()) is not None:
+        raise NotInstalled(f"{source.name}: cannot be converted; {reason}")
+    key = {
+        "keras": file_digest(source),
+        "opset": OPSET,
+        "versions": {each: version(each) for each in ("tensorflow", "keras", "tf2onnx", "onnx")},
+    }
+    return store.get("model", key, ".onnx", lambda out: {"parity": str(convert(source, out))}).path
 
 
 def check_config(source: Path) -> None:
