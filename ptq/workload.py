@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ptq.cases import Case
+from ptq.cases import NONE, Case
 from ptq.contract import InputContract
 from ptq.metrics.metric import Metric
 from ptq.metrics.top1 import Top1
@@ -25,6 +25,18 @@ class Source:
     keras: Path | None = None
 
 
+@dataclass(frozen=True)
+class Artifact:
+    """A quantized model made elsewhere, judged as it is.
+
+    `path` returns where it is, or raises `NoData`; `dtype` is what it claims to be.
+    """
+
+    backend: str
+    dtype: str
+    path: Callable[[], Path]
+
+
 @dataclass(frozen=True, eq=False)
 class Workload:
     """Something to judge.
@@ -36,8 +48,8 @@ class Workload:
     calibration, evaluation: `Samples`, or functions that read them; read once a process, at first use.
     contract: what every input batch must be.
     metric: how outputs are scored; top-1 accuracy by default.
-    include: which of the backends' cases to list; all by default.
-    artifacts: quantized models made elsewhere, judged as they are: name -> (backend, dtype, path).
+    include: which of the backends' cases to list; by default all that exclude no node.
+    artifacts: quantized models made elsewhere, by name; the name is the `method` of their case.
 
     The functions raise `NoData` when files are absent and `NotInstalled` when a converter is.
     """
@@ -48,5 +60,5 @@ class Workload:
     evaluation: Samples | Callable[[], Samples]
     contract: InputContract
     metric: Metric = field(default_factory=Top1)
-    include: Callable[[Case], bool] = lambda case: True
-    artifacts: dict[str, tuple[str, str, Path]] = field(default_factory=dict)
+    include: Callable[[Case], bool] = lambda case: case.exclude == NONE
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)

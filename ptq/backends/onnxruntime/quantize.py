@@ -1,0 +1,70 @@
+"""Static QDQ quantization: our ranges, handed to onnxruntime's quantize_static by its public door."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ptq.errors import BadModel
+from ptq.methods import Range
+from ptq.quantizer import Quantizer
+
+
+@dataclass(frozen=True)
+class Dtype:
+    """The (activation, weight) element types behind a dtype's name, as onnxruntime's `QuantType` calls them."""
+
+    activation: str
+    weight: str
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """The quantizer of activations: asymmetric, as `quantize_static` makes them."""
+        return Quantizer(bits=8, signed=self.activation == "QInt8", symmetric=False)
+
+
+DTYPES: Mapping[str, Dtype] = {
+    "int8": Dtype("QInt8", "QInt8"),
+    "uint8": Dtype("QUInt8", "QUInt8"),
+    "u8s8": Dtype("QUInt8", "QInt8"),
+}
+
+
+def quantize(
+    prepared: Path, dtype: Dtype, ranges: Mapping[str, Range], per_channel: bool, exclude: Sequence[str], out: Path
+) -> None:
+    """Write the QDQ model to `out`.
+
+    `ranges` holds (low, high) by tensor name of `prepared`, in the tensor's units; `exclude` names nodes that stay
+    in float. Raises `BadModel` with onnxruntime's own words when it refuses.
+    """
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData, save_tensors_data
+
+    single = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(said), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside onnxruntime's own code, not the caller's
+        cache = Path(folder) / "ranges.json"
+        save_tensors_data(TensorsData(CalibrationMethod.MinMax, single), cache)
+        try:
+            quantize_static(
+                str(prepared),
+                str(out),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType[dtype.activation],
+                weight_type=QuantType[dtype.weight],
+                per_channel=per_channel,
+                nodes_to_exclude=list(exclude),
+                calibration_cache_path=cache,
+            )
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise BadModel(f"{prepared}: quantize_static refuses it ({reason})") from error

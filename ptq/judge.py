@@ -1,0 +1,132 @@
+"""Judge: measures a case against the float model and holds the result to its bar."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptq.bars import Bars
+from ptq.cases import FP32, Case
+from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
+from ptq.metrics.metric import Score
+from ptq.pipeline import Pipeline, Said, cases_of
+from ptq.progress import Notify, silent
+from ptq.result import NO_DATA, NOT_INSTALLED, UNSUPPORTED, Result
+from ptq.store import Store
+from ptq.verdict import CONFIDENCE, judge_accuracy
+from ptq.workload import Workload
+
+REFERENCE_BACKEND = "onnxruntime"
+"""Its float predictions are what every case of every backend is compared with: one reference for all."""
+
+
+class Judge:
+    """The cases of some workloads, and the result of each.
+
+    Raises `PtqError` when two workloads share a name or there is none.
+    """
+
+    def __init__(self, workloads: Sequence[Workload], bars: Bars, store: Store, notify: Notify = silent) -> None:
+        names = [each.name for each in workloads]
+        if not names:
+            raise PtqError("no workload: declare at least one in conftest.py with the hook pytest_ptq_workloads")
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise PtqError(f"workload {min(twice)!r} is declared twice, but a name should be declared once")
+        self.bars = bars
+        self.pipelines: Mapping[str, Pipeline] = {each.name: Pipeline(each, store, notify) for each in workloads}
+
+    def cases(self) -> list[Case]:
+        """Every case of every workload, the impossible ones too."""
+        return [case for each in self.pipelines.values() for case in cases_of(each.workload)]
+
+    def result(self, case: Case) -> Result:
+        """Measure and judge one case.
+
+        What cannot be measured for want of data or of a framework, or never, is a `Result` with its reason; any
+        other `PtqError` (a broken file, a missing bar) is raised.
+        """
+        bar = self.bars.of(case.id)
+        metric = self.pipelines[case.workload].workload.metric.name
+        try:
+            return self._measured(case)
+        except NotInstalled as absent:
+            verdict, reason = NOT_INSTALLED, str(absent)
+        except NoData as absent:
+            verdict, reason = NO_DATA, str(absent)
+        except Unsupported as absent:
+            verdict, reason = UNSUPPORTED, str(absent)
+        return Result(case, metric, verdict, reason, bar=bar.as_json())
+
+    def reference(self, case: Case) -> Case:
+        """The float case a case is compared with."""
+        return Case(case.workload, REFERENCE_BACKEND, FP32)
+
+    def _measured(self, case: Case) -> Result:
+        bar = self.bars.of(case.id)
+        pipeline = self.pipelines[case.workload]
+        metric, samples = pipeline.workload.metric, pipeline.evaluation_samples
+        said = pipeline.predict(case)
+        fp32 = pipeline.predict(self.reference(case))
+        score, fp32_score = metric.score(said.predictions, samples), metric.score(fp32.predictions, samples)
+        interval = metric.drop(said.predictions, fp32.predictions, samples, bar.confidence or CONFIDENCE)
+        census = pipeline.census(case)
+        verdict = judge_accuracy(case.id, metric.name, score, fp32_score, interval, bar)
+        return Result(
+            case=case,
+            metric=metric.name,
+            verdict=verdict.name,
+            reason=verdict.reason,
+            red=verdict.red,
+            n=score.n,
+            value=score.value,
+            fp32_value=fp32_score.value,
+            drop=interval.drop,
+            interval=(interval.low, interval.high),
+            p=interval.p,
+            correct=score.correct,
+            fp32_correct=fp32_score.correct,
+            agreement=metric.agreement(said.predictions, fp32.predictions),
+            sqnr_db=metric.sqnr_db(said.predictions, fp32.predictions),
+            per_class=score.per_class,
+            fp32_per_class=fp32_score.per_class,
+            details=score.details,
+            size_bytes=said.artifact.path.stat().st_size,
+            fp32_size_bytes=fp32.artifact.path.stat().st_size,
+            integer_share=None if case.is_float else census.integer_share,
+            calibration=_calibration(case, pipeline),
+            seconds=_seconds(said),
+            notes={key: value for key, value in said.artifact.notes.items() if not key.startswith("calibrate")},
+            bar=bar.as_json(),
+            evaluation=samples.digest,
+            outcomes=_packed(score),
+        )
+
+
+def _calibration(case: Case, pipeline: Pipeline) -> dict[str, Any]:
+    if case.is_float or case.method in pipeline.workload.artifacts:
+        return {}
+    samples = pipeline.calibration_samples
+    return {"n": len(samples), "seed": samples.seed, "digest": samples.digest, "method": case.method}
+
+
+def _seconds(said: Said) -> dict[str, float | None]:
+    notes = said.artifact.notes
+    calibrate = float(notes["calibrate_seconds"]) if "calibrate_seconds" in notes else None
+    within = calibrate or 0.0 if notes.get("calibrated_here") == "True" else 0.0
+    return {
+        "calibrate": calibrate,
+        "quantize": max(said.artifact.seconds - within, 0.0),
+        "evaluate": said.evaluate_seconds,
+    }
+
+
+def _packed(score: Score) -> str | None:
+    """Right/wrong per image as base64 of packed bits, first image in the highest bit; None for other outcomes."""
+    right: npt.NDArray[np.float64] = score.outcomes
+    if score.correct is None or not np.isin(right, (0, 1)).all():
+        return None
+    return base64.b64encode(np.packbits(right.astype(bool)).tobytes()).decode()

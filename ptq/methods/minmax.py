@@ -1,0 +1,17 @@
+"""minmax: the whole range that was seen."""
+
+from __future__ import annotations
+
+from ptq.calibration.statistics import TensorStatistics
+from ptq.quantizer import Quantizer
+
+
+def minmax(statistics: TensorStatistics, quantizer: Quantizer) -> tuple[float, float]:
+    """(low, high) = (min, max), widened to contain 0: nothing is clipped.
+
+    Source: Jacob et al. (2018), arXiv:1712.05877, section 3; ONNX Runtime's CalibrationMethod.MinMax.
+    """
+    return min(0.0, statistics.min), max(0.0, statistics.max)
+
+
+METHOD = minmax

@@ -1,0 +1,51 @@
+"""percentile: all but the rarest values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptq.calibration.statistics import TensorStatistics
+from ptq.methods import Method
+from ptq.quantizer import Quantizer
+
+
+def percentile(percent: float = 99.99) -> Method:
+    """The method that keeps `percent` (0..100) of the values and clips the rest.
+
+    A symmetric quantizer cuts the largest magnitudes; an asymmetric one cuts half of the rest from either tail.
+    Values are spread evenly inside a bin, so a bound is within one bin of the exact percentile.
+
+    Source: McKinstry et al. (2018), arXiv:1809.04191; Wu et al. (2020), arXiv:2004.09602, section 5.2, whose 99.99 is
+    the default; ONNX Runtime's CalibrationMethod.Percentile.
+    """
+    if not 0 < percent <= 100:
+        raise ValueError(f"percent={percent}, but should be in (0, 100]")
+
+    def choose(statistics: TensorStatistics, quantizer: Quantizer) -> tuple[float, float]:
+        bottom, top = min(0.0, statistics.min), max(0.0, statistics.max)
+        seen = statistics.histogram
+        if quantizer.symmetric:
+            half = len(seen.counts) // 2
+            magnitudes = seen.counts[half:].copy()
+            magnitudes[1:] += seen.counts[half - 1 : 0 : -1]
+            bound = _quantile(magnitudes, seen.rights[half:] - seen.width, seen.rights[half:], percent / 100)
+            return max(-bound, bottom), min(bound, top)
+        tail = (1 - percent / 100) / 2
+        low = _quantile(seen.counts, seen.lefts, seen.rights, tail)
+        high = _quantile(seen.counts, seen.lefts, seen.rights, 1 - tail)
+        return min(0.0, max(low, bottom)), max(0.0, min(high, top))
+
+    return choose
+
+
+def _quantile(counts: np.ndarray, lefts: np.ndarray, rights: np.ndarray, share: float) -> float:
+    """Where `share` (0..1) of the counts lies below."""
+    below = np.cumsum(counts)
+    target = share * float(below[-1])
+    index = int(np.searchsorted(below, target))
+    inside = counts[index]
+    part = (target - float(below[index] - inside)) / float(inside) if inside else 0.0
+    return float(lefts[index] + part * (rights[index] - lefts[index]))
+
+
+METHOD = percentile()

@@ -1,0 +1,145 @@
+"""TorchFile: what a .pt of this project holds. Tensors, strings and an ONNX graph without its weights; never code."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptq.errors import BadModel
+from ptq.models.onnx_to_torch import first_line, graph_module
+from ptq.store import write_bytes
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+FORMAT = "ptq-torch-1"
+_SMALL = 16  # elements: below, a float initializer may be a setting (Clip, Resize) and stays in the graph
+
+Qparams = Mapping[str, tuple[float, int]]
+"""(scale, zero_point) by name of the observer that a prepared graph has in that place."""
+
+
+@dataclass(frozen=True, eq=False)
+class TorchFile:
+    """A model as a state and what is needed to rebuild the modules that take it.
+
+    Parameters
+    ----------
+    kind: which backend's steps rebuild it: ``float``, ``fx`` or ``pt2e``.
+    settings: what those steps need, as plain strings, e.g. ``{"granularity": "channel"}``.
+    graph: the float model, serialized ONNX; its large weights are dropped on save, the state has them.
+    state: a state_dict as torch gives it, with its versions; quantized weights as ``qint8`` or ``int8`` tensors.
+    qparams: of activations.
+    """
+
+    kind: str
+    settings: Mapping[str, str]
+    graph: bytes
+    state: Mapping[str, Any]
+    qparams: Qparams = field(default_factory=dict)
+
+    def save(self, out: Path) -> None:
+        """Write it so that it loads with ``weights_only=True``; same contents, same bytes."""
+        import torch
+
+        content = {
+            "format": FORMAT,
+            "kind": self.kind,
+            "settings": dict(self.settings),
+            "graph": torch.from_numpy(np.frombuffer(_without_weights(self.graph), np.uint8).copy()),
+            "state": self.state,
+            "qparams": {name: [scale, point] for name, (scale, point) in sorted(self.qparams.items())},
+        }
+        # torch.save names the archive after the file when given a path: the bytes would depend on the name.
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_bytes(out, buffer.getvalue())
+
+    @classmethod
+    def read(cls, path: Path, *kinds: str) -> TorchFile:
+        """The file at `path`; nothing in it is run.
+
+        Raises `BadModel` when it is absent, is not such a file, asks to run code, or is of none of `kinds`.
+        """
+        import torch
+
+        try:
+            with warnings.catch_warnings():
+                # torch warns of its own way to read quantized tensors back.
+                warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError as error:
+            raise BadModel(f"{path}: no such file, but should be a .pt made by ptq") from error
+        # torch raises UnpicklingError, RuntimeError, EOFError, ... for what it refuses or cannot read.
+        except Exception as error:
+            if "weights_only" in str(error) or "Unsupported" in str(error):
+                raise BadModel(f"{path}: refused, holds more than tensors (torch.load weights_only=True)") from error
+            raise BadModel(f"{path}: is not a whole .pt file ({first_line(error)})") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise BadModel(f"{path}: is not a .pt of format {FORMAT}; make one with `ptq convert` or `ptq quantize`")
+        if not isinstance(content.get("state"), dict):
+            raise BadModel(f"{path}: its state is not a state_dict; make the file anew")
+        try:
+            file = cls(
+                str(content["kind"]),
+                {str(key): str(value) for key, value in content["settings"].items()},
+                content["graph"].numpy().tobytes(),
+                content["state"],
+                {str(name): (float(scale), int(point)) for name, (scale, point) in content["qparams"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadModel(f"{path}: a part of the .pt is absent or wrong ({first_line(error)})") from error
+        if file.kind not in kinds:
+            raise BadModel(f"{path}: holds a model of kind {file.kind!r}, but should be one of {', '.join(kinds)}")
+        return file
+
+    def model(self, name: str) -> onnx.ModelProto:
+        """The ONNX model, zeros where weights were dropped; `BadModel` names `name`."""
+        import onnx
+
+        try:
+            model = onnx.ModelProto.FromString(self.graph)
+        # Protobuf's errors share no base class.
+        except Exception as error:
+            raise BadModel(f"{name}: its graph is not ONNX ({first_line(error)})") from error
+        for each in model.graph.initializer:
+            if _droppable(each) and not each.raw_data and not each.float_data:
+                each.raw_data = np.zeros(each.dims, np.float32).tobytes()
+        return model
+
+    def float_module(self, name: str) -> torch.fx.GraphModule:
+        """The float model rebuilt with its state; `BadModel` when the state does not fit."""
+        module = graph_module(self.model(name), name)
+        load_state(module, self.state, name)
+        return module
+
+
+def load_state(module: torch.nn.Module, state: Mapping[str, Any], name: str) -> None:
+    """Load every tensor of a state into a module that has exactly those; `BadModel`, naming `name`, otherwise."""
+    try:
+        module.load_state_dict(state, strict=True)
+    # Packed parameters raise AttributeError and TypeError of their own besides torch's RuntimeError.
+    except Exception as error:
+        raise BadModel(f"{name}: its state does not fit its graph ({first_line(error)})") from error
+
+
+def _droppable(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type == tensor.FLOAT and int(np.prod(tensor.dims)) > _SMALL
+
+
+def _without_weights(graph: bytes) -> bytes:
+    import onnx
+
+    model = onnx.ModelProto.FromString(graph)
+    for each in model.graph.initializer:
+        if _droppable(each):
+            each.ClearField("raw_data")
+            each.ClearField("float_data")
+    return bytes(model.SerializeToString(deterministic=True))

@@ -1,0 +1,225 @@
+"""Pipeline: from a case of one workload to its predictions, each step made once and kept in the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ptq.backends.onnxruntime.observe import observe
+from ptq.backends.onnxruntime.prepare import prepare
+from ptq.backends.protocol import Backend, Census, FloatModel
+from ptq.calibration.calibration import Calibration
+from ptq.calibration.statistics import TensorStatistics, collect, load_statistics, save_statistics
+from ptq.cases import Case
+from ptq.errors import BadData, NotInstalled, PtqError, Unsupported
+from ptq.metrics.metric import Predictions
+from ptq.models.onnx_file import digest, signature
+from ptq.progress import Notify, silent, step
+from ptq.registry import modules
+from ptq.samples import Float32, Samples
+from ptq.store import Entry, Store, file_digest
+from ptq.workload import Source, Workload
+
+BATCH = 100
+"""Inputs per batch where the model's own batch dimension varies. Fixed, because some frameworks' results depend on it."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an artifact said of the evaluation samples, and what it took."""
+
+    predictions: Predictions
+    artifact: Entry
+    evaluate_seconds: float
+
+
+class Pipeline:
+    """One workload on its way through quantization. Everything is lazy: nothing is read before it is needed."""
+
+    def __init__(self, workload: Workload, store: Store, notify: Notify = silent) -> None:
+        self.workload = workload
+        self.store = store
+        self._notify = notify
+
+    @cached_property
+    def source(self) -> Source:
+        """The float model; `NoData` or `NotInstalled` when it cannot be had, `BadData` when the contract differs."""
+        model = self.workload.model
+        with step(f"{self.workload.name}: converting the float model", self._notify):
+            found = model(self.store) if callable(model) else Source(Path(model))
+        have, want = signature(found.onnx), self.workload.contract
+        if len(have.shape) != len(want.shape) or any(
+            a is not None and b is not None and a != b for a, b in zip(have.shape, want.shape, strict=False)
+        ):
+            raise BadData(
+                f"{self.workload.name}: contract.shape={want.shape}, but should match {found.onnx.name}'s input "
+                f"{have.name!r} of shape {have.shape}"
+            )
+        if have.dtype != want.dtype:
+            raise BadData(
+                f"{self.workload.name}: contract.dtype={want.dtype}, but {found.onnx.name}'s input is {have.dtype}"
+            )
+        return found
+
+    @cached_property
+    def calibration_samples(self) -> Samples:
+        """The calibration samples: one set, for every case."""
+        return self._read(self.workload.calibration)
+
+    @cached_property
+    def evaluation_samples(self) -> Samples:
+        """The evaluation samples: one set, for every case."""
+        return self._read(self.workload.evaluation)
+
+    @cached_property
+    def model(self) -> FloatModel:
+        """The float model in every form a backend may start from."""
+        source = self.source
+        key = {"model": self.model_digest, "step": "prepare", "versions": _reference_versions()}
+        prepared = self.store.get("model", key, ".onnx", lambda out: prepare(source.onnx, out))
+        return FloatModel(source.onnx, prepared.path, source.keras)
+
+    @cached_property
+    def model_digest(self) -> str:
+        """sha256 of the float model's bytes."""
+        return digest(self.source.onnx)
+
+    @cached_property
+    def batch(self) -> int:
+        """Inputs per batch: the model's own where it is fixed, else `BATCH`."""
+        return signature(self.source.onnx).batch or BATCH
+
+    @cached_property
+    def statistics_entry(self) -> Entry:
+        """The stored statistics of one pass over the calibration samples; the pass runs here if it must."""
+        key = {
+            "prepared": file_digest(self.model.prepared),
+            "calibration": self.calibration_samples.digest,
+            "versions": _reference_versions(),
+        }
+        return self.store.get("statistics", key, ".npz", self._calibrate)
+
+    @cached_property
+    def statistics(self) -> Mapping[str, TensorStatistics]:
+        """By tensor name, what one pass over the calibration samples saw."""
+        return load_statistics(self.statistics_entry.path)
+
+    def artifact(self, case: Case) -> Entry:
+        """The case's quantized artifact.
+
+        Raises `NotInstalled` and `Unsupported` where the case cannot be, `NoData` where its data is absent.
+        """
+        backend = backend_of(case)
+        if (missing := backend.missing()) is not None:
+            raise NotInstalled(missing)
+        if case.method in self.workload.artifacts:
+            path = self.workload.artifacts[case.method].path()
+            return Entry(path, 0.0, {"calibration": "made elsewhere"}, made=False)
+        if (reason := backend.unsupported(case)) is not None:
+            raise Unsupported(reason)
+        fields = case.fields()
+        del fields["workload"]
+        key = {
+            "model": self.model_digest,
+            "case": fields,
+            "calibration": None if case.is_float else self.calibration_samples.digest,
+            "versions": dict(backend.versions()),
+        }
+        with step(f"{case}: quantizing", self._notify):
+            return self.store.get("artifact", key, backend.suffix(case), lambda out: self._quantize(backend, case, out))
+
+    def predict(self, case: Case) -> Said:
+        """What the case's artifact says of every evaluation sample, reduced by the workload's metric."""
+        backend, metric = backend_of(case), self.workload.metric
+        artifact, samples = self.artifact(case), self.evaluation_samples
+        key = {
+            "artifact": file_digest(artifact.path),
+            "backend": case.backend,
+            "versions": dict(backend.versions()),
+            "evaluation": samples.digest,
+            "metric": dict(metric.key()),
+            "batch": self.batch,
+        }
+
+        def make(out: Path) -> None:
+            predict = backend.load(artifact.path)
+            outputs = (predict(batch) for batch in self._checked(samples))
+            with out.open("wb") as file:
+                np.savez(file, **metric.collect(outputs, samples))
+
+        with step(f"{case}: evaluating {len(samples)} samples", self._notify):
+            entry = self.store.get("predictions", key, ".npz", make)
+        with np.load(entry.path, allow_pickle=False) as arrays:
+            return Said({name: arrays[name] for name in arrays.files}, artifact, entry.seconds)
+
+    def census(self, case: Case) -> Census:
+        """What the runtime executes for the case's artifact; kept, so that a second run loads no framework."""
+        backend, artifact = backend_of(case), self.artifact(case)
+        key = {"artifact": file_digest(artifact.path), "backend": case.backend, "versions": dict(backend.versions())}
+
+        def make(out: Path) -> None:
+            out.write_text(json.dumps(asdict(backend.census(artifact.path)), sort_keys=True))
+
+        return Census.from_json(json.loads(self.store.get("census", key, ".json", make).path.read_text()))
+
+    def _quantize(self, backend: Backend, case: Case, out: Path) -> Mapping[str, str]:
+        passes: list[Entry] = []
+
+        def statistics() -> Mapping[str, TensorStatistics]:
+            passes.append(self.statistics_entry)
+            return self.statistics
+
+        calibration = Calibration(self.calibration_samples, statistics)
+        notes = dict(backend.quantize(case, self.model, calibration, out))
+        if passes:
+            notes["calibrate_seconds"] = repr(passes[0].seconds)
+            notes["calibrated_here"] = repr(passes[0].made)
+        return notes
+
+    def _calibrate(self, out: Path) -> None:
+        samples = self.calibration_samples
+        with step(f"{self.workload.name}: one calibration pass over {len(samples)} samples", self._notify):
+            for _ in self._checked(samples):
+                pass
+            save_statistics(out, collect(observe(self.model.prepared, samples, self.batch)))
+
+    def _checked(self, samples: Samples) -> Iterator[Float32]:
+        for batch in samples.batches(self.batch):
+            self.workload.contract.check(batch)
+            yield batch
+
+    def _read(self, samples: Samples | Callable[[], Samples]) -> Samples:
+        with step(f"{self.workload.name}: reading samples", self._notify):
+            return samples() if callable(samples) else samples
+
+
+def backends() -> dict[str, Backend]:
+    """Every backend by name: the files of `ptq/backends`."""
+    return cast("dict[str, Backend]", modules("ptq.backends", "BACKEND"))
+
+
+def backend_of(case: Case) -> Backend:
+    """The case's backend; `PtqError` names those there are."""
+    known = backends()
+    if case.backend not in known:
+        raise PtqError(f"{case}: backend {case.backend!r} is not known: it should be one of {', '.join(known)}")
+    return known[case.backend]
+
+
+def cases_of(workload: Workload) -> list[Case]:
+    """Every case of a workload, the impossible ones too: the backends' grids, then artifacts made elsewhere."""
+    grid: Iterable[Case] = (case for backend in backends().values() for case in backend.cases(workload.name))
+    listed = [case for case in grid if workload.include(case)]
+    return listed + [
+        Case(workload.name, made.backend, made.dtype, name) for name, made in sorted(workload.artifacts.items())
+    ]
+
+
+def _reference_versions() -> dict[str, Any]:
+    return dict(backends()["onnxruntime"].versions())

@@ -1,0 +1,72 @@
+"""Result: what judging one case gave. Its JSON form is the documented schema of `ptq.report.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ptq.cases import Case
+
+PASS, FAIL, UNRESOLVED = "pass", "fail", "unresolved"
+UNSUPPORTED, NOT_INSTALLED, NO_DATA = "unsupported", "not_installed", "no_data"
+JUDGED = frozenset({PASS, FAIL, UNRESOLVED})
+"""Verdicts of a case that was measured; the others say why it was not."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case, measured and judged, or the reason why not.
+
+    `value` and `fp32_value` are in 0..1; `drop` and `interval` in percentage points, positive is worse;
+    `red` says whether the test fails by it (an expected failure does not);
+    `seconds` are what making took when it was made, which may have been in an earlier run.
+    """
+
+    case: Case
+    metric: str
+    verdict: str
+    reason: str = ""
+    red: bool = False
+    n: int = 0
+    value: float | None = None
+    fp32_value: float | None = None
+    drop: float | None = None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    correct: int | None = None
+    fp32_correct: int | None = None
+    agreement: float | None = None
+    sqnr_db: float | None = None
+    per_class: Mapping[str, float] = field(default_factory=dict)
+    fp32_per_class: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    size_bytes: int | None = None
+    fp32_size_bytes: int | None = None
+    integer_share: float | None = None
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, float | None] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    bar: Mapping[str, Any] | None = None
+    evaluation: str | None = None
+    outcomes: str | None = None
+
+    @property
+    def judged(self) -> bool:
+        """Whether the case was measured."""
+        return self.verdict in JUDGED
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as the JSON schema has it."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "case"}
+        return {"id": self.case.id, **self.case.fields(), **fields}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Result:
+        """The inverse of `as_json`."""
+        fields = dict(content)
+        del fields["id"]
+        case = Case(**{name: fields.pop(name) for name in Case.__dataclass_fields__})
+        if fields["interval"] is not None:
+            fields["interval"] = tuple(fields["interval"])
+        return cls(case, **fields)

@@ -1,0 +1,69 @@
+"""cifar10: MLPerf Tiny's image classification, ResNet8 on CIFAR-10."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ptq.calibration.sampling import calibration_samples, evaluation_samples
+from ptq.contract import InputContract
+from ptq.datasets.cifar10 import read
+from ptq.errors import NoData
+from ptq.models.conversion import converted
+from ptq.samples import ArraySamples
+from ptq.store import Store
+from ptq.workload import Artifact, Source, Workload
+
+KERAS, ONNX, TFLITE = "pretrainedResnet.h5", "pretrainedResnet.onnx", "pretrainedResnet_quant.tflite"
+CHANNEL_MEAN = (125.3, 122.95, 113.87)
+"""Mean of R, G and B over the 50,000 training images, in 0..255."""
+
+
+def WORKLOAD(data: Path | None) -> Workload:
+    """Calibrated on 100 a class of the training batches, seed 42; evaluated on test_batch."""
+    return Workload(
+        name="cifar10",
+        model=partial(_model, data),
+        calibration=partial(_calibration, data),
+        evaluation=partial(_evaluation, data),
+        contract=InputContract((None, 32, 32, 3), "NHWC", low=0, high=255, channel_mean=CHANNEL_MEAN),
+        artifacts={"mlperf_tiny": Artifact("tflite", "int8", partial(_tflite, data))},
+    )
+
+
+def _model(data: Path | None, store: Store) -> Source:
+    folder = _folder(data)
+    keras = _find(folder, KERAS)
+    if (onnx := _find(folder, ONNX)) is not None:
+        return Source(onnx, keras)
+    if keras is None:
+        raise NoData(f"cifar10: neither {ONNX} nor {KERAS} in {folder} or its models/; get one from mlcommons/tiny")
+    return Source(converted(keras, store), keras)
+
+
+def _calibration(data: Path | None) -> ArraySamples:
+    return calibration_samples(read(_folder(data), "train"), per_class=100, seed=42)
+
+
+def _evaluation(data: Path | None) -> ArraySamples:
+    return evaluation_samples(read(_folder(data), "test"))
+
+
+def _tflite(data: Path | None) -> Path:
+    found = _find(_folder(data), TFLITE)
+    if found is None:
+        raise NoData(f"cifar10: no {TFLITE} in {data} or its models/; get it from mlcommons/tiny")
+    return found
+
+
+def _folder(data: Path | None) -> Path:
+    if data is None:
+        raise NoData("no data: name the folder that holds cifar-10-batches-py with --ptq-data DIR or PTQ_DATA=DIR")
+    return data
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    for each in (folder / "models" / name, folder / name):
+        if each.is_file():
+            return each
+    return None

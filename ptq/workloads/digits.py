@@ -1,0 +1,32 @@
+"""digits: a ResNet8 on scikit-learn's handwritten digits. Embedded: always there, nothing to fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ptq.calibration.sampling import calibration_samples, evaluation_samples
+from ptq.contract import InputContract
+from ptq.datasets.digits import read
+from ptq.samples import ArraySamples
+from ptq.workload import Workload
+
+MODEL = Path(__file__).parents[1] / "models" / "digits_resnet8.onnx"
+
+
+def WORKLOAD(data: Path | None) -> Workload:
+    """1,797 images of 8x8 brought to 32x32x3; calibrated on 100 a class of the training split, seed 42."""
+    return Workload(
+        name="digits",
+        model=MODEL,
+        calibration=_calibration,
+        evaluation=_evaluation,
+        contract=InputContract(shape=(None, 32, 32, 3), layout="NHWC", low=0, high=255),
+    )
+
+
+def _calibration() -> ArraySamples:
+    return calibration_samples(read("train"), per_class=100, seed=42)
+
+
+def _evaluation() -> ArraySamples:
+    return evaluation_samples(read("test"))

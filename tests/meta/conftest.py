@@ -1,0 +1,36 @@
+"""What the tests of ptq share: stores of their own, and a foreign repository to judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from foreign import write_repository
+
+
+@pytest.fixture
+def store_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty PTQ_CACHE; PTQ_DATA is not set."""
+    root = tmp_path / "cache"
+    monkeypatch.setenv("PTQ_CACHE", str(root))
+    monkeypatch.delenv("PTQ_DATA", raising=False)
+    return root
+
+
+@pytest.fixture(scope="session")
+def shared_store_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the runs of the foreign repository that do not test the cache itself: artifacts are addressed by
+    their content, so a run finds only what it would have made.
+    """
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def repository(
+    pytester: pytest.Pytester, shared_store_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    """A foreign repository of one tiny model, in pytester's folder; PTQ_DATA is not set."""
+    monkeypatch.setenv("PTQ_CACHE", str(shared_store_root))
+    monkeypatch.delenv("PTQ_DATA", raising=False)
+    write_repository(pytester.path)
+    return pytester

@@ -1,0 +1,76 @@
+"""A repository that is not ours: a tiny model, its images, and the few lines that have ptq judge it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+CONFTEST = """
+import numpy as np
+import ptq
+
+def pytest_ptq_workloads():
+    x, y = np.load("images.npy"), np.load("labels.npy")
+    contract = ptq.InputContract((None, 8, 8, 1), "NHWC", low=0, high=16)
+    return [ptq.Workload("mine", "model.onnx", ptq.ArraySamples(x[:90], y[:90]), ptq.ArraySamples(x[90:], y[90:]),
+                         contract, include=lambda case: case.method in ("none", "minmax") and case.backend == "onnxruntime"
+                         and case.exclude == "none")]
+"""
+BARS = """
+["mine-*"]
+floor = 0.9
+why = "the classes are far apart"
+"""
+SUITE = """
+import pytest
+
+@pytest.mark.accuracy
+def test_accuracy(case, judge):
+    judge(case)
+"""
+
+
+def images(count: int, seed: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    """(float32 images of shape (count, 8, 8, 1) in 0..16, labels): three classes, near-balanced, well apart."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int64) % 3
+    pictures = generator.uniform(0, 6, (count, 8, 8, 1))
+    for index, label in enumerate(labels):
+        pictures[index, 2 * label : 2 * label + 3] += 9
+    return np.clip(pictures, 0, 16).astype(np.float32), labels
+
+
+def write_model(path: Path, scale: float = 1.0) -> None:
+    """A nearest-centroid classifier as ONNX: Flatten, Gemm, Softmax; input (N, 8, 8, 1)."""
+    x, y = images(300, seed=1)
+    centroids = np.stack([x[y == label].mean(axis=0).reshape(-1) for label in range(3)])
+    weight = (2 * centroids.T / 100 * scale).astype(np.float32)
+    bias = (-(centroids**2).sum(axis=1) / 100 * scale).astype(np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["p"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "centroids",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 8, 8, 1])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+
+
+def write_repository(folder: Path) -> None:
+    """The whole foreign repository, in `folder`."""
+    x, y = images(390)
+    np.save(folder / "images.npy", x)
+    np.save(folder / "labels.npy", y)
+    write_model(folder / "model.onnx")
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "bars.toml").write_text(BARS)
+    (folder / "test_accuracy.py").write_text(SUITE)
+    (folder / "pytest.ini").write_text("[pytest]\n")

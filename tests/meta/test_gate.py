@@ -1,0 +1,35 @@
+"""Gate: what makes a run red although no test failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from ptq.cases import Case
+from ptq.gate import Demand, complaints
+from ptq.result import NO_DATA, PASS, Result
+
+JUDGED = Result(Case("digits", "onnxruntime", "int8", "minmax"), "top1", PASS)
+ABSENT = Result(Case("cifar10", "onnxruntime", "int8", "minmax"), "top1", NO_DATA, "no data: name the folder")
+KNOWN = {"digits", "cifar10", "onnxruntime", "torch"}
+
+
+def test_a_run_that_proves_what_it_should_has_no_complaint() -> None:
+    assert complaints([JUDGED, ABSENT], (), KNOWN, Demand(("digits", "onnxruntime"), 1)) == []
+
+
+def test_a_checked_workload_counts_as_run() -> None:
+    assert complaints([], ("cifar10",), KNOWN, Demand(("cifar10",))) == []
+
+
+@pytest.mark.parametrize(
+    ("results", "demand", "line"),
+    [
+        ([JUDGED, ABSENT], Demand(("cifar10",)), "nothing of it was judged (no data: name the folder)"),
+        ([JUDGED], Demand(("torch",)), "nothing of it was judged (no test of it was selected)"),
+        ([JUDGED], Demand(("cifra10",)), "no such workload or backend; there are cifar10, digits"),
+        ([ABSENT], Demand(), "no case was judged: all 1"),
+        ([JUDGED], Demand((), 2), "only 1 cases were judged"),
+    ],
+)
+def test_a_run_that_proves_less_is_told_so(results: list[Result], demand: Demand, line: str) -> None:
+    assert line in "\n".join(complaints(results, (), KNOWN, demand))
