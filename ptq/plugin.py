@@ -126,7 +126,7 @@ class CaseJudge:
         if not result.judged:
             # what can never be is no gap in what was asked for; what is merely absent is
             names = set() if result.verdict == UNSUPPORTED else {case.workload, case.backend}
-            self._not_run(names, f"{case.id}: {result.verdict.replace('_', ' ')}: {result.reason}")
+            self._not_run(names, result.not_run)
         if result.red:
             _fail(result.reason)
         if result.verdict == FAIL:
@@ -138,7 +138,7 @@ class CaseJudge:
         try:
             check.run(subject(self._judge.pipelines[workload]))
         except (NoData, NotInstalled) as absent:
-            self._not_run({workload}, f"{workload}: not run: {absent}")
+            self._not_run({workload}, str(absent))
         except PtqError as error:
             _fail(f"{workload}: {check.name}: {error}")
         self._properties.append((_CHECKED, workload))
