@@ -92,9 +92,14 @@ class Pipeline:
         return digest(self.source.onnx)
 
     @cached_property
+    def fixed_batch(self) -> int | None:
+        """The model's own batch size, None when it varies."""
+        return signature(self.source.onnx).batch
+
+    @property
     def batch(self) -> int:
         """Inputs per batch: the model's own where it is fixed, else `BATCH`."""
-        return signature(self.source.onnx).batch or BATCH
+        return self.fixed_batch or BATCH
 
     @cached_property
     def statistics_entry(self) -> Entry:
