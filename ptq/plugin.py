@@ -16,7 +16,7 @@ from ptq.bars import load_bars
 from ptq.cases import Case
 from ptq.checks import Check, subject
 from ptq.environment import environment
-from ptq.errors import NoData, NotInstalled, PtqError
+from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
 from ptq.gate import Demand, complaints
 from ptq.judge import Judge
 from ptq.pipeline import backends
@@ -137,6 +137,8 @@ class CaseJudge:
             check.run(subject(self._judge.pipelines[workload]))
         except (NoData, NotInstalled) as absent:
             self._not_run({workload}, f"{workload}: not run: {absent}")
+        except Unsupported as reason:
+            pytest.skip(f"{workload}: {check.name}: does not apply: {reason}")
         except PtqError as error:
             _fail(f"{workload}: {check.name}: {error}")
         self._properties.append((_CHECKED, workload))
