@@ -16,7 +16,7 @@ import pytest
 from ptq import hooks
 from ptq.bars import load_bars
 from ptq.cases import Case
-from ptq.checks import Check, subject
+from ptq.checks import Check, checks_of, subject
 from ptq.environment import environment
 from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
 from ptq.judge import Judge
@@ -108,10 +108,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case,batch", [_param(f"{case.id}-batch{batch}", case, batch) for case, batch in pairs])
     elif "case" in wanted:
         metafunc.parametrize("case", [_param(case.id, case) for case in judge.cases()])
-    if "workload" in wanted:
-        metafunc.parametrize(
-            "workload", [pytest.param(name, id=name, marks=pytest.mark.ptq(workload=name)) for name in judge.pipelines]
-        )
+    elif {"workload", "check"} <= wanted:
+        pairs = [(name, each) for name, own in judge.pipelines.items() for each in checks_of(own.workload)]
+        params = [
+            pytest.param(name, each, id=f"{name}-{each.name}", marks=pytest.mark.ptq(workload=name)) for name, each in pairs
+        ]
+        metafunc.parametrize("workload,check", params)
 
 
 def _param(name: str, case: Case, *more: Any) -> Any:
@@ -123,7 +125,7 @@ def judge(request: pytest.FixtureRequest) -> CaseJudge:
     """Judges what a test is parametrized with: ``judge(case)``, ``judge.structure(case)``,
     ``judge.latency(case, batch, benchmark)``, ``judge.check(workload, check)``.
 
-    A test that asks for `judge` and for `case`, for `case` and `batch`, or for `workload` runs once for each of them.
+    A test that asks for `judge` and for `case`, for `case` and `batch`, or for `workload` and `check` runs once for each of them.
     """
     return CaseJudge(request)
 
@@ -190,6 +192,8 @@ class CaseJudge:
             check.run(subject(self._judge.pipelines[workload]))
         except (NoData, NotInstalled) as absent:
             self._not_run(workload, NO_DATA, str(absent))
+        except Unsupported as reason:
+            pytest.skip(f"{check.name}: does not apply: {reason}")
         except PtqError as error:
             _fail(f"{workload}: {check.name}: {error}")
         self._properties.append((CHECKED, workload))

@@ -51,6 +51,8 @@ class Workload:
     include: which of the backends' cases to list; by default all that exclude no node.
     artifacts: quantized models made elsewhere, by name; the name is the `method` of their case.
     invariants: what else must hold of the evaluation samples, by name; each raises `BadData` when it does not.
+    as_evaluated: reads the images calibration is drawn from through the evaluation pipeline: each calibration input is
+        then one of these, byte for byte. None: not checked.
 
     The functions raise `NoData` when files are absent and `NotInstalled` when a converter is.
     """
@@ -64,3 +66,4 @@ class Workload:
     include: Callable[[Case], bool] = lambda case: case.exclude == NONE
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     invariants: Mapping[str, Callable[[Samples], None]] = field(default_factory=dict)
+    as_evaluated: Callable[[], Samples] | None = None
