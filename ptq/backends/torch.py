@@ -29,6 +29,7 @@ OWN = ("minmax", "histogram")
 
 _UINT8 = "torch: Weight observer must have a dtype of qint8, got torch.quint8"
 
+
 class Torch:
     """ONNX -> onnx2torch -> prepare_fx -> convert_fx, run by fbgemm's and oneDNN's integer kernels.
 
@@ -158,9 +159,7 @@ def _prepare(
     return prepared
 
 
-def _convert(
-    prepared: torch.fx.GraphModule, qparams: Mapping[str, tuple[float, int]]
-) -> torch.fx.GraphModule:
+def _convert(prepared: torch.fx.GraphModule, qparams: Mapping[str, tuple[float, int]]) -> torch.fx.GraphModule:
     from torch.ao.quantization import FixedQParamsObserver
     from torch.ao.quantization.quantize_fx import convert_fx
 

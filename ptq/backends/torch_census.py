@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 _COMPUTE = {
     "Conv1d": "Conv", "Conv2d": "Conv", "Conv3d": "Conv", "ConvReLU1d": "Conv", "ConvReLU2d": "Conv",
+    "GlobalAveragePool": "GlobalAveragePool",
     "ConvReLU3d": "Conv", "ConvTranspose2d": "ConvTranspose", "Linear": "Gemm", "LinearReLU": "Gemm",
     "add": "Add", "add_relu": "Add", "sub": "Sub", "mul": "Mul", "mul_relu": "Mul", "div": "Div", "truediv": "Div",
-    "matmul": "MatMul", "cat": "Concat", "ReLU": "Relu", "relu": "Relu", "LeakyReLU": "LeakyRelu",
+    "matmul": "MatMul", "MatMul": "MatMul", "cat": "Concat", "Concat": "Concat", "ReLU": "Relu", "relu": "Relu", "LeakyReLU": "LeakyRelu",
     "Sigmoid": "Sigmoid", "sigmoid": "Sigmoid", "Hardswish": "HardSwish", "SiLU": "Silu", "Softmax": "Softmax",
     "softmax": "Softmax", "AvgPool2d": "AveragePool", "AdaptiveAvgPool2d": "GlobalAveragePool",
     "MaxPool2d": "MaxPool", "max_pool2d": "MaxPool", "mean": "ReduceMean", "BatchNorm2d": "BatchNormalization",
@@ -22,13 +23,14 @@ _COMPUTE = {
 """Compute by torch's class or function name -> ONNX's operator; what is not here moves data."""
 
 
-
 def named_modules(module: torch.nn.Module) -> list[tuple[str, str, str]]:
     """(name, qualified type, settings as torch prints them) of every submodule without children."""
+    import torch
+
     return [
-        (name, f"{type(each).__module__}.{type(each).__qualname__}", each.extra_repr())
+        (name, f"{type(each).__module__}.{type(each).__name__}", each.extra_repr())
         for name, each in module.named_modules()
-        if name and not any(True for _ in each.children())
+        if name and type(each) is not torch.nn.Module and not any(True for _ in each.children())
     ]
 
 
@@ -41,7 +43,7 @@ def census(module: torch.fx.GraphModule, shape: tuple[int, ...]) -> Census:
     left: list[str] = []
     quantizes: list[str] = []
 
-    class Recorder(torch.fx.Interpreter):
+    class Recorder(torch.fx.Interpreter):  # type: ignore[misc]
         """Looks at the tensors that reach each node."""
 
         def run_node(self, n: torch.fx.Node) -> Any:
@@ -60,9 +62,7 @@ def census(module: torch.fx.GraphModule, shape: tuple[int, ...]) -> Census:
 
     Recorder(module).run(torch.zeros(shape))
     # One pair at the model's own ends is not stray.
-    return Census(
-        dict(integer), dict(floating), max(len(quantizes) - 2, 0), weight_bytes(module), tuple(left)
-    )
+    return Census(dict(integer), dict(floating), max(len(quantizes) - 2, 0), weight_bytes(module), tuple(left))
 
 
 def weight_bytes(module: torch.nn.Module) -> dict[str, int]:
@@ -85,6 +85,7 @@ def _kind(node: torch.fx.Node, module: torch.fx.GraphModule) -> str:
         if type(computes).__name__ == "Sequential":
             computes = list(computes.children())[-1]
         # onnx2torch has one class for all of Add, Sub, Mul, Div.
-        return str(getattr(getattr(computes, "math_op_function", None), "__name__", type(computes).__name__))
+        kind = getattr(getattr(computes, "math_op_function", None), "__name__", type(computes).__name__)
+        return str(kind).removeprefix("Onnx")
     target: Any = node.target
     return target if isinstance(target, str) else str(getattr(target, "__name__", target)).split(".")[0]

@@ -87,9 +87,6 @@ class TorchPt2e:
             watched = torch_observers.observers(prepared, _is_weight)
             handed = case.method if case.method in methods() and case.method not in OWN else None
             qparams, how = torch_observers.choose(prepared, watched, handed, calibration, tensors, batch)
-            if handed is not None:
-                # Weights have observers in the graph: they see their weights when it runs.
-                torch_observers.observe_one(prepared, example)
             converted = _convert(prepared, case.granularity, qparams)
             lowered, simulated = _lower(converted, (1, *example.shape[1:]))
             require_int8(case, _census(lowered, simulated))
@@ -242,8 +239,8 @@ def _census(module: torch.fx.GraphModule, simulated: str | None) -> Census:
         library, _, rest = str(node.target).partition(".")
         operator, _, overload = rest.partition(".")
         if library == "onednn" and not operator.endswith("prepack"):
-            for prefix, known in _INTEGER.items():
-                integer[known] += operator.startswith(prefix)
+            for prefix, name in _INTEGER.items():
+                integer[name] += operator.startswith(prefix)
             # A second operand is the sum of a residual, done in the same kernel.
             integer["Add"] += overload.startswith("binary")
         elif library == "quantized_decomposed":
@@ -258,9 +255,7 @@ def _census(module: torch.fx.GraphModule, simulated: str | None) -> Census:
             if tensor.dim() > 1:
                 stored[str(tensor.dtype).removeprefix("torch.")] += tensor.numel() * tensor.element_size()
     # The first node in and, where the model ends in integers, the last one out are not stray.
-    return Census(
-        dict(+integer), dict(floating), max(boundary - 1, 0), dict(stored), tuple(left), simulated
-    )
+    return Census(dict(+integer), dict(floating), max(boundary - 1, 0), dict(stored), tuple(left), simulated)
 
 
 def _tensor(module: torch.fx.GraphModule, path: str) -> torch.Tensor:
