@@ -161,9 +161,7 @@ def annotated(folder: Path, *sizes: tuple[int, int], kind: type[CocoImages] = Co
         # Values of 0..99 only: content never equals the padding.
         paths.append(write(folder / f"{number}.png", picture(height, width) % 100))
         empty = np.empty(0)
-        truths.append(
-            Truth(width, height, np.empty((0, 4)), empty.astype(np.int64), empty, empty.astype(np.bool_))
-        )
+        truths.append(Truth(width, height, np.empty((0, 4)), empty.astype(np.int64), empty, empty.astype(np.bool_)))
     return kind(tuple(paths), truths=tuple(truths))
 
 
