@@ -151,7 +151,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, said: str) ->
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="absent.jpg: cannot be read"):
+    with pytest.raises(BadData, match=r"absent\.jpg: cannot be read"):
         read_image(tmp_path / "absent.jpg")
 
 
