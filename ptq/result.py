@@ -50,11 +50,20 @@ class Result:
     bar: Mapping[str, Any] | None = None
     evaluation: str | None = None
     outcomes: str | None = None
+    reference: Mapping[str, Any] | None = None
 
     @property
     def judged(self) -> bool:
         """Whether the case was measured."""
         return self.verdict in JUDGED
+
+    @property
+    def not_run(self) -> str:
+        """Why the case was not measured, e.g. ``not installed: pip install 'ptq[torch]'``; empty when it was."""
+        words = self.verdict.replace("_", " ")
+        if self.judged:
+            return ""
+        return self.reason if self.reason.startswith(words) else f"{words}: {self.reason}"
 
     def as_json(self) -> dict[str, Any]:
         """The result as the JSON schema has it."""
@@ -64,8 +73,7 @@ class Result:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Result:
         """The inverse of `as_json`."""
-        fields = dict(content)
-        del fields["id"]
+        fields = {name: value for name, value in content.items() if name in {*cls.__dataclass_fields__, *Case.__dataclass_fields__}}
         case = Case(**{name: fields.pop(name) for name in Case.__dataclass_fields__})
         if fields["interval"] is not None:
             fields["interval"] = tuple(fields["interval"])

@@ -98,17 +98,21 @@ def judge_ratio(case_id: str, ratio: Ratio, bar: Bar) -> Verdict:
     return _expected("latency", bar, Verdict(UNRESOLVED, f"{line} would resolve it", red=bar.confidence is not None))
 
 
-def judge_structure(case_id: str, census: Census, bar: Bar, cause: str | None = None) -> Verdict:
-    """The verdict on what really runs; `cause` is the backend's word on why nodes run in float."""
-    integer, total = sum(census.integer.values()), sum(census.integer.values()) + sum(census.floating.values())
-    share = f"{integer} of {total} compute nodes in integer"
+def judge_structure(case_id: str, census: Census, bar: Bar) -> Verdict:
+    """The verdict on what really runs."""
+    kinds = sorted({*census.integer, *census.floating})
+    whole = {kind: census.integer.get(kind, 0) + census.floating.get(kind, 0) for kind in kinds}
+    each = ", ".join(f"{census.integer.get(kind, 0)} of {whole[kind]} {kind}" for kind in kinds)
+    share = f"{sum(census.integer.values())} of {sum(whole.values())} compute nodes in integer: {each}"
     if bar.min_integer_share is None or census.integer_share >= bar.min_integer_share:
         return _expected("structure", bar, Verdict(PASS, f"{case_id}: {share}", red=False))
     if census.simulated is not None:
         why = f"simulated: {census.simulated}"
     else:
         shown = ", ".join(census.float_nodes[:5]) + (", ..." if len(census.float_nodes) > 5 else "")
-        why = f"in float: {shown}; {census.stray} stray Q/DQ" + (f"; likely cause: {cause}" if cause else "")
+        why = f"in float: {shown}; {census.stray} stray Q/DQ" + (
+            f"; likely cause: {census.cause}" if census.cause else ""
+        )
     have, want = _apart(census.integer_share, bar.min_integer_share, 2)
     line = f"{case_id}: integer share {have} < min_integer_share {want} ({share}; {why})"
     return _expected("structure", bar, Verdict(FAIL, line, red=True))

@@ -34,7 +34,8 @@ class Census:
 
     `integer` and `floating` count nodes by op type; `stray` counts quantize/dequantize nodes left around float
     kernels; `weight_bytes` maps a weight dtype to its bytes; `float_nodes` names the compute nodes in float;
-    `simulated` says in words why integer execution is only simulated, None when it is real.
+    `simulated` says in words why integer execution is only simulated, None when it is real; `cause` is the likely
+    cause of `float_nodes`, None when there are none or they are meant to be.
     """
 
     integer: Mapping[str, int]
@@ -43,6 +44,7 @@ class Census:
     weight_bytes: Mapping[str, int] = field(default_factory=dict)
     float_nodes: tuple[str, ...] = ()
     simulated: str | None = None
+    cause: str | None = None
 
     @property
     def integer_share(self) -> float:

@@ -91,9 +91,7 @@ def _parse(content: Any) -> tuple[tuple[str, ...], dict[str, Truth]]:
     objects: dict[int, list[Any]] = {int(each["id"]): [] for each in content["images"]}
     for each in content["annotations"]:
         objects[int(each["image_id"])].append(each)
-    truths = {
-        str(image["file_name"]): _truth(image, objects[int(image["id"])], index) for image in content["images"]
-    }
+    truths = {str(image["file_name"]): _truth(image, objects[int(image["id"])], index) for image in content["images"]}
     return tuple(str(each["name"]) for each in categories), truths
 
 

@@ -78,7 +78,9 @@ class MAP:
         index = 0
         for batch in outputs:
             if batch.ndim != 3 or batch.shape[1] != 4 + classes:
-                raise BadData(f"outputs.shape={batch.shape}, but should be (n, {4 + classes}, places): 4 + a score a class")
+                raise BadData(
+                    f"outputs.shape={batch.shape}, but should be (n, {4 + classes}, places): 4 + a score a class"
+                )
             for output in batch:
                 if index >= len(samples):
                     raise BadData(f"outputs of more than {len(samples)} images, but there should be one an image")

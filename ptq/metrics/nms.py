@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,8 @@ def detections(output: Float32, confidence: float, iou: float, limit: int) -> De
     if len(values):
         rectangles = np.concatenate([corner, sides], axis=1, dtype=np.float64)
         # The threshold of 0 keeps all: candidates were chosen above.
-        chosen = cv2.dnn.NMSBoxesBatched(rectangles, values, classes.astype(np.int32), 0.0, iou)
+        batched: Any = cv2.dnn.NMSBoxesBatched  # its stubs know of lists only
+        chosen = batched(rectangles, values, classes.astype(np.int32), 0.0, iou)
         kept = np.asarray(chosen, dtype=np.int64).reshape(-1)[:limit]
     boxes = np.concatenate([corner[kept], corner[kept] + sides[kept]], axis=1, dtype=np.float32)
     return Detections(boxes, values[kept], classes[kept].astype(np.int32))

@@ -116,15 +116,17 @@ def convert(source: Path, out: Path, low: float = 0, high: float = 255, n: int =
 
 
 def converted(source: Path, store: Store) -> Path:
-    """The ONNX form of a Keras model, made once and kept; raises as `convert` does."""
-    key = {"keras": file_digest(source), "versions": _versions()}
+    """The ONNX form of a Keras model, made by `convert` at the first call and kept in the store; raises as it does."""
+    if not source.is_file():
+        raise BadModel(f"{source}: no such file, but should be a Keras model ({', '.join(SUFFIXES)})")
+    if (reason := missing()) is not None:
+        raise NotInstalled(f"{source.name}: cannot be converted; {reason}")
+    key = {
+        "keras": file_digest(source),
+        "opset": OPSET,
+        "versions": {each: version(each) for each in ("tensorflow", "keras", "tf2onnx", "onnx")},
+    }
     return store.get("model", key, ".onnx", lambda out: {"parity": str(convert(source, out))}).path
-
-
-def _versions() -> dict[str, str]:
-    """Of what writes the file; empty where it is not installed, so that what was kept is not found by chance."""
-    names = ("tensorflow", "tf2onnx", "onnx", "numpy")
-    return {each: version(each) for each in names if importlib.util.find_spec(each) is not None}
 
 
 def check_config(source: Path) -> None:

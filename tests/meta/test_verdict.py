@@ -98,13 +98,14 @@ def test_expected_failure_is_not_red_in_its_own_gate_only() -> None:
 
 
 def test_structure_names_nodes_and_cause() -> None:
-    census = Census({"QLinearConv": 3}, {"Conv": 6}, stray=14, float_nodes=tuple(f"conv{each}" for each in range(6)))
+    names = tuple(f"conv{each}" for each in range(6))
+    census = Census({"Conv": 3}, {"Conv": 6}, stray=14, float_nodes=names, cause="int8 activations")
     bar = Bar("*", "w", floor=0.5, min_integer_share=1.0)
-    verdict = judge_structure(ID, census, bar, "int8 activations")
+    verdict = judge_structure(ID, census, bar)
     assert (verdict.name, verdict.red) == (FAIL, True)
     assert verdict.reason == (
-        f"{ID}: integer share 0.33 < min_integer_share 1.00 (3 of 9 compute nodes in integer; in float: conv0, conv1, "
-        "conv2, conv3, conv4, ...; 14 stray Q/DQ; likely cause: int8 activations)"
+        f"{ID}: integer share 0.33 < min_integer_share 1.00 (3 of 9 compute nodes in integer: 3 of 9 Conv; in "
+        "float: conv0, conv1, conv2, conv3, conv4, ...; 14 stray Q/DQ; likely cause: int8 activations)"
     )
     assert not judge_structure(ID, census, Bar("*", "w", floor=0.5, min_integer_share=0.3)).red
     assert judge_structure(ID, census, Bar("*", "w", floor=0.5)).name == PASS

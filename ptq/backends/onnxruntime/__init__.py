@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
-from ptq.backends.onnxruntime.quantize import DTYPES, quantize
+from ptq.backends.onnxruntime.correct import correct, moments
+from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
+from ptq.calibration.joins import plan_exclude, summary
 from ptq.cases import FP32, Case
-from ptq.methods import methods
+from ptq.methods import corrects, methods
 from ptq.samples import Float32
 
 
@@ -44,10 +48,22 @@ class OnnxRuntime:
         if case.is_float:
             shutil.copyfile(model.onnx, out)
             return {}
-        dtype = DTYPES[case.dtype]
+        dtype, per_channel = DTYPES[case.dtype], case.granularity == "channel"
         ranges = calibration.ranges(case.method, dtype.quantizer)
-        quantize(model.prepared, dtype, ranges, case.granularity == "channel", (), out)
-        return {"calibration": "ptq statistics"}
+        excluded = plan_exclude(model.prepared, calibration.statistics()) if case.exclude == "auto" else []
+        plan = Plan(dtype, ranges, per_channel, [each.node for each in excluded])
+        notes = {"calibration": "ptq statistics"}
+        if excluded:
+            notes["in float"] = f"{len(excluded)} nodes; the first: {excluded[0].node} {excluded[0].reason}"
+        if not corrects(case.method):
+            quantize(model.prepared, plan, out)
+            return notes
+        with tempfile.TemporaryDirectory() as folder:
+            corrected = Path(folder) / "corrected.onnx"
+            seen = moments(model.prepared, calibration.samples)
+            grids = correct(model.prepared, corrected, seen, dtype.weight_quantizer, per_channel)
+            quantize(corrected, replace(plan, overrides=grids), out)
+        return notes | {"correction": "weights and biases, on the calibration images"}
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
         from ptq.backends.onnxruntime.session import session
@@ -63,7 +79,9 @@ class OnnxRuntime:
         return predict
 
     def census(self, artifact: Path) -> Census:
-        return Census({}, {})
+        from ptq.backends.onnxruntime.census import census
+
+        return census(artifact)
 
 
 BACKEND = OnnxRuntime()
