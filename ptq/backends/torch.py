@@ -15,7 +15,7 @@ from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
 from ptq.cases import FP32, Case
 from ptq.errors import BadModel, Unsupported
-from ptq.methods import methods
+from ptq.methods import UNCORRECTED, corrects, methods
 from ptq.models.onnx_to_torch import first_line, graph_module
 from ptq.models.torch_file import TorchFile, load_state
 
@@ -28,6 +28,7 @@ OWN = ("minmax", "histogram")
 """Methods whose ranges are chosen by torch's own observers; those of every other are handed over by ptq."""
 
 _UINT8 = "torch: Weight observer must have a dtype of qint8, got torch.quint8"
+
 
 class Torch:
     """ONNX -> onnx2torch -> prepare_fx -> convert_fx, run by fbgemm's and oneDNN's integer kernels.
@@ -53,6 +54,8 @@ class Torch:
         yield Case(workload, self.name, "uint8", "minmax")
 
     def unsupported(self, case: Case) -> str | None:
+        if corrects(case.method):
+            return UNCORRECTED
         return _UINT8 if case.dtype == "uint8" else None
 
     def suffix(self, case: Case) -> str:
@@ -158,9 +161,7 @@ def _prepare(
     return prepared
 
 
-def _convert(
-    prepared: torch.fx.GraphModule, qparams: Mapping[str, tuple[float, int]]
-) -> torch.fx.GraphModule:
+def _convert(prepared: torch.fx.GraphModule, qparams: Mapping[str, tuple[float, int]]) -> torch.fx.GraphModule:
     from torch.ao.quantization import FixedQParamsObserver
     from torch.ao.quantization.quantize_fx import convert_fx
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
+from ptq.backends.onnxruntime.correct import correct
 from ptq.backends.onnxruntime.quantize import DTYPES, quantize
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
 from ptq.calibration.joins import plan_exclude, summary
 from ptq.cases import FP32, Case
-from ptq.methods import methods
+from ptq.methods import corrects, methods
 from ptq.samples import Float32
 
 
@@ -30,9 +32,7 @@ class OnnxRuntime:
 
     def cases(self, workload: str) -> Iterable[Case]:
         yield Case(workload, self.name, FP32)
-        for exclude, dtype, method, granularity in product(
-            ("none", "auto"), DTYPES, methods(), ("tensor", "channel")
-        ):
+        for exclude, dtype, method, granularity in product(("none", "auto"), DTYPES, methods(), ("tensor", "channel")):
             yield Case(workload, self.name, dtype, method, granularity, exclude)
 
     def unsupported(self, case: Case) -> str | None:
@@ -48,8 +48,17 @@ class OnnxRuntime:
         dtype = DTYPES[case.dtype]
         ranges = calibration.ranges(case.method, dtype.quantizer)
         plan = plan_exclude(model.prepared, calibration.statistics()) if case.exclude == "auto" else []
-        quantize(model.prepared, dtype, ranges, case.granularity == "channel", [each.node for each in plan], out)
+        per_channel, exclude = case.granularity == "channel", [each.node for each in plan]
         notes = {"calibration": "ptq statistics"}
+        if corrects(case.method):
+            notes["corrected"] = "weights rounded and biases shifted on the calibration images"
+            with tempfile.TemporaryDirectory() as folder:
+                corrected = Path(folder) / "corrected.onnx"
+                grid = dtype.weight_quantizer
+                overrides = correct(model.prepared, corrected, calibration.moments(), grid, per_channel, exclude)
+                quantize(corrected, dtype, ranges, per_channel, exclude, out, overrides)
+        else:
+            quantize(model.prepared, dtype, ranges, per_channel, exclude, out)
         if plan:
             notes["in float"] = summary(plan)
         return notes

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ptq.backends.onnxruntime.correct import Overrides
 from ptq.errors import BadModel
 from ptq.methods import Range
 from ptq.quantizer import Quantizer
@@ -29,6 +30,12 @@ class Dtype:
         """The quantizer of activations: asymmetric, as `quantize_static` makes them."""
         return Quantizer(bits=8, signed=self.activation == "QInt8", symmetric=False)
 
+    @property
+    def weight_quantizer(self) -> Quantizer:
+        """The quantizer of weights: symmetric when signed, as `quantize_static` makes them."""
+        signed = self.weight == "QInt8"
+        return Quantizer(bits=8, signed=signed, symmetric=signed)
+
 
 DTYPES: Mapping[str, Dtype] = {
     "int8": Dtype("QInt8", "QInt8"),
@@ -38,12 +45,19 @@ DTYPES: Mapping[str, Dtype] = {
 
 
 def quantize(
-    prepared: Path, dtype: Dtype, ranges: Mapping[str, Range], per_channel: bool, exclude: Sequence[str], out: Path
+    prepared: Path,
+    dtype: Dtype,
+    ranges: Mapping[str, Range],
+    per_channel: bool,
+    exclude: Sequence[str],
+    out: Path,
+    overrides: Overrides | None = None,
 ) -> None:
     """Write the QDQ model to `out`.
 
     `ranges` holds (low, high) by tensor name of `prepared`, in the tensor's units; `exclude` names nodes that stay
-    in float. Raises `BadModel` with onnxruntime's own words when it refuses.
+    in float; `overrides` gives weights a grid of their own (`ptq.backends.onnxruntime.correct`). Raises `BadModel`
+    with onnxruntime's own words when it refuses.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData, save_tensors_data
@@ -64,6 +78,7 @@ def quantize(
                 per_channel=per_channel,
                 nodes_to_exclude=list(exclude),
                 calibration_cache_path=cache,
+                extra_options={"TensorQuantOverrides": overrides} if overrides else {},
             )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
