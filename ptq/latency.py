@@ -37,7 +37,7 @@ class Budget:
     first: rounds before the first look at the interval; every later look doubles them, so that looking often does
         not by itself find a difference.
     block_seconds: least length of a timed block; a shorter call is repeated within it.
-    width: the interval is narrow enough when high / low - 1 is at most this.
+    width: the interval is narrow when high / low - 1 is at most this; wider is enough when it is far from the bar.
     confidence: of the interval, over all looks together.
     """
 
@@ -82,7 +82,7 @@ def measure_ratio(
     budget: Budget | None = None,
     clock: Clock | None = None,
 ) -> Ratio:
-    """Time both on `batch` in turns, until the interval is narrow and off the bar or the budget ends.
+    """Time both on `batch` in turns, until the interval is off the bar and narrow enough, or the budget ends.
 
     `bar` is the ratio it will be held against, None when none. The interval of look k is made at confidence
     1 - (1 - confidence) / (k (k + 1)), which sums to `confidence` over any number of looks. `clock` defaults to
@@ -100,8 +100,7 @@ def measure_ratio(
         times = np.asarray(rounds)
         confidence = 1 - (1 - budget.confidence) / (look * (look + 1))
         value, low, high = median_interval(np.log(times[:, 1] / times[:, 0]), confidence, random)
-        decided = bar is None or not math.exp(low) <= bar < math.exp(high)
-        if (decided and math.expm1(high - low) <= budget.width) or time.perf_counter() - start >= budget.seconds:
+        if _enough(low, high, bar, budget.width) or time.perf_counter() - start >= budget.seconds:
             middle = 1000 * np.median(times, axis=0)
             return Ratio(
                 value=math.exp(value),
@@ -139,6 +138,14 @@ def median_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(medians), [tail, 1 - tail])
     return middle, min(float(low), middle), max(float(high), middle)
+
+
+def _enough(low: float, high: float, bar: float | None, width: float) -> bool:
+    """Whether the interval of the log ratio is off the bar, and narrow or further from it than it is wide."""
+    if bar is None:
+        return math.expm1(high - low) <= width
+    clear = max(low - math.log(bar), math.log(bar) - high)
+    return clear > 0 and (math.expm1(high - low) <= width or clear >= high - low)
 
 
 def _round(

@@ -17,6 +17,7 @@ from ptq.backends.protocol import Backend, Census, FloatModel
 from ptq.calibration.calibration import Calibration
 from ptq.calibration.statistics import TensorStatistics, collect, load_statistics, save_statistics
 from ptq.cases import Case
+from ptq.environment import environment
 from ptq.errors import BadData, NotInstalled, PtqError, Unsupported
 from ptq.metrics.metric import Predictions
 from ptq.models.onnx_file import digest, signature
@@ -91,9 +92,14 @@ class Pipeline:
         return digest(self.source.onnx)
 
     @cached_property
+    def fixed_batch(self) -> int | None:
+        """The model's own batch size, None when it varies."""
+        return signature(self.source.onnx).batch
+
+    @property
     def batch(self) -> int:
         """Inputs per batch: the model's own where it is fixed, else `BATCH`."""
-        return signature(self.source.onnx).batch or BATCH
+        return self.fixed_batch or BATCH
 
     @cached_property
     def statistics_entry(self) -> Entry:
@@ -139,9 +145,7 @@ class Pipeline:
         backend, metric = backend_of(case), self.workload.metric
         artifact, samples = self.artifact(case), self.evaluation_samples
         key = {
-            "artifact": file_digest(artifact.path),
-            "backend": case.backend,
-            "versions": dict(backend.versions()),
+            **_execution(backend, artifact),
             "evaluation": samples.digest,
             "metric": dict(metric.key()),
             "batch": self.batch,
@@ -161,7 +165,7 @@ class Pipeline:
     def census(self, case: Case) -> Census:
         """What the runtime executes for the case's artifact; kept, so that a second run loads no framework."""
         backend, artifact = backend_of(case), self.artifact(case)
-        key = {"artifact": file_digest(artifact.path), "backend": case.backend, "versions": dict(backend.versions())}
+        key = _execution(backend, artifact)
 
         def make(out: Path) -> None:
             out.write_text(json.dumps(asdict(backend.census(artifact.path)), sort_keys=True))
@@ -219,6 +223,17 @@ def cases_of(workload: Workload) -> list[Case]:
     return listed + [
         Case(workload.name, made.backend, made.dtype, name) for name, made in sorted(workload.artifacts.items())
     ]
+
+
+def _execution(backend: Backend, artifact: Entry) -> dict[str, Any]:
+    """What decides how an artifact runs. The CPU is part of it: kernels differ, and a cache may change machines."""
+    about = environment()
+    return {
+        "artifact": file_digest(artifact.path),
+        "backend": backend.name,
+        "versions": dict(backend.versions()),
+        "cpu": [about["platform"], *about["isa"]],
+    }
 
 
 def _reference_versions() -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ptq.pipeline import backends
 from ptq.progress import Notify
 from ptq.report import json as json_report
 from ptq.report.table import table
-from ptq.result import FAIL, Result
+from ptq.result import FAIL, UNSUPPORTED, Result
 from ptq.store import Store
 
 _MARKERS = (
@@ -124,7 +124,9 @@ class CaseJudge:
             _fail(f"{case.id}: {error}" if not str(error).startswith(case.id) else str(error))
         self._properties.append((_RESULT, json.dumps(result.as_json(), allow_nan=False)))
         if not result.judged:
-            self._not_run({case.workload, case.backend}, f"{case.id}: {result.verdict.replace('_', ' ')}: {result.reason}")
+            # what can never be is no gap in what was asked for; what is merely absent is
+            names = set() if result.verdict == UNSUPPORTED else {case.workload, case.backend}
+            self._not_run(names, result.not_run)
         if result.red:
             _fail(result.reason)
         if result.verdict == FAIL:
@@ -136,7 +138,7 @@ class CaseJudge:
         try:
             check.run(subject(self._judge.pipelines[workload]))
         except (NoData, NotInstalled) as absent:
-            self._not_run({workload}, f"{workload}: not run: {absent}")
+            self._not_run({workload}, str(absent))
         except Unsupported as reason:
             pytest.skip(f"{workload}: {check.name}: does not apply: {reason}")
         except PtqError as error:

@@ -56,6 +56,14 @@ class Result:
         """Whether the case was measured."""
         return self.verdict in JUDGED
 
+    @property
+    def not_run(self) -> str:
+        """Why the case was not measured, e.g. ``not installed: pip install 'ptq[torch]'``; empty when it was."""
+        words = self.verdict.replace("_", " ")
+        if self.judged:
+            return ""
+        return self.reason if self.reason.startswith(words) else f"{words}: {self.reason}"
+
     def as_json(self) -> dict[str, Any]:
         """The result as the JSON schema has it."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "case"}

@@ -5,14 +5,11 @@ The framework that `import torch` brings is meant everywhere here: imports are a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ptq.backends import torch_observers, torch_runtime
+from ptq.backends import torch_census, torch_observers, torch_runtime
 from ptq.backends.int8_proof import require_int8
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
@@ -31,18 +28,6 @@ OWN = ("minmax", "histogram")
 """Methods whose ranges are chosen by torch's own observers; those of every other are handed over by ptq."""
 
 _UINT8 = "torch: Weight observer must have a dtype of qint8, got torch.quint8"
-
-_COMPUTE = {
-    "Conv1d": "Conv", "Conv2d": "Conv", "Conv3d": "Conv", "ConvReLU1d": "Conv", "ConvReLU2d": "Conv",
-    "ConvReLU3d": "Conv", "ConvTranspose2d": "ConvTranspose", "Linear": "Gemm", "LinearReLU": "Gemm",
-    "add": "Add", "add_relu": "Add", "sub": "Sub", "mul": "Mul", "mul_relu": "Mul", "div": "Div", "truediv": "Div",
-    "matmul": "MatMul", "cat": "Concat", "ReLU": "Relu", "relu": "Relu", "LeakyReLU": "LeakyRelu",
-    "Sigmoid": "Sigmoid", "sigmoid": "Sigmoid", "Hardswish": "HardSwish", "SiLU": "Silu", "Softmax": "Softmax",
-    "softmax": "Softmax", "AvgPool2d": "AveragePool", "AdaptiveAvgPool2d": "GlobalAveragePool",
-    "MaxPool2d": "MaxPool", "max_pool2d": "MaxPool", "mean": "ReduceMean", "BatchNorm2d": "BatchNormalization",
-}  # fmt: skip
-"""Compute by torch's class or function name -> ONNX's operator; what is not here moves data."""
-
 
 class Torch:
     """ONNX -> onnx2torch -> prepare_fx -> convert_fx, run by fbgemm's and oneDNN's integer kernels.
@@ -94,10 +79,10 @@ class Torch:
             "reduce_range": str(case.method == DEFAULT),
         }
         said: list[str] = []
-        with torch_runtime.running(1, ENGINE):
+        with torch_runtime.running(1, ENGINE), torch_runtime.deprecations(said):
             tensors = torch_observers.tensor_names(module, torch_runtime.entry(proto).name)
             example = next(iter(calibration.samples.batches(1)))
-            prepared = _prepare(module, case.method, case.granularity, example.shape, said)
+            prepared = _prepare(module, case.method, case.granularity, example.shape)
             qparams, how = torch_observers.choose(
                 prepared,
                 torch_observers.observers(prepared, _is_fixed),
@@ -106,11 +91,10 @@ class Torch:
                 tensors,
                 torch_runtime.batch_of(proto),
             )
-            converted = _convert(prepared, qparams, said)
-            require_int8(case, census_of(converted, example.shape))
-        settings = {"granularity": case.granularity, "shape": ",".join(map(str, example.shape))}
-        state = converted.state_dict()
-        TorchFile("fx", settings, proto.SerializeToString(), state, qparams).save(out)
+            converted = _convert(prepared, qparams)
+            require_int8(case, torch_census.census(converted, example.shape))
+            settings = {"granularity": case.granularity, "shape": ",".join(map(str, example.shape))}
+            TorchFile("fx", settings, proto.SerializeToString(), converted.state_dict(), qparams).save(out)
         return {**notes, **how, "deprecated": "; ".join(said)} if said else {**notes, **how}
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
@@ -119,80 +103,13 @@ class Torch:
 
     def census(self, artifact: Path) -> Census:
         module, shape, _ = _rebuild(artifact)
-        with torch_runtime.running(1):
-            return census_of(module, shape)
+        with torch_runtime.running(1), torch_runtime.deprecations():
+            return torch_census.census(module, shape)
 
-    def inspect(self, artifact: Path) -> list[tuple[str, str]]:
-        """(name, type) of every module that holds or computes something, in the order of the graph."""
+    def inspect(self, artifact: Path) -> list[tuple[str, str, str]]:
+        """(name, type, settings) of every module that holds or computes something."""
         module, _, _ = _rebuild(artifact)
-        return named_modules(module)
-
-
-def named_modules(module: torch.nn.Module) -> list[tuple[str, str]]:
-    """(name, qualified type) of every submodule without children."""
-    return [
-        (name, f"{type(each).__module__}.{type(each).__qualname__}")
-        for name, each in module.named_modules()
-        if name and not any(True for _ in each.children())
-    ]
-
-
-def census_of(module: torch.fx.GraphModule, shape: tuple[int, ...]) -> Census:
-    """The census of a converted graph, by running one input of `shape`: integer is what takes quantized tensors."""
-    import torch
-
-    integer: Counter[str] = Counter()
-    floating: Counter[str] = Counter()
-    left: list[str] = []
-    quantizes: list[str] = []
-
-    class Recorder(torch.fx.Interpreter):
-        """Looks at the tensors that reach each node."""
-
-        def run_node(self, n: torch.fx.Node) -> Any:
-            result = super().run_node(n)
-            if n.op in ("call_module", "call_function", "call_method"):
-                given = [self.env[each] for each in n.all_input_nodes]
-                quantized = any(isinstance(each, torch.Tensor) and each.is_quantized for each in given)
-                kind = _kind(n, module)
-                if kind in ("quantize_per_tensor", "quantize_per_channel", "dequantize", "DeQuantize", "Quantize"):
-                    quantizes.append(n.name)
-                elif (operator := _COMPUTE.get(kind)) is not None:
-                    (integer if quantized else floating)[operator] += 1
-                    if not quantized:
-                        left.append(str(n.target) if n.op == "call_module" else n.name)
-            return result
-
-    Recorder(module).run(torch.zeros(shape))
-    # One pair at the model's own ends is not stray.
-    return Census(
-        dict(integer), dict(floating), max(len(quantizes) - 2, 0), weight_bytes(module), tuple(left)
-    )
-
-
-def weight_bytes(module: torch.nn.Module) -> dict[str, int]:
-    """Bytes of the state's tensors of two or more dimensions, by numpy's name of the stored element type."""
-    import torch
-
-    found: Counter[str] = Counter()
-    for each in module.state_dict().values():
-        for tensor in each if isinstance(each, tuple | list) else (each,):
-            if isinstance(tensor, torch.Tensor) and tensor.dim() > 1:
-                stored = tensor.int_repr() if tensor.is_quantized else tensor
-                found[str(stored.dtype).removeprefix("torch.")] += stored.numel() * stored.element_size()
-    return dict(found)
-
-
-def _kind(node: torch.fx.Node, module: torch.fx.GraphModule) -> str:
-    if node.op == "call_module":
-        computes = module.get_submodule(str(node.target))
-        # A convolution behind its pad.
-        if type(computes).__name__ == "Sequential":
-            computes = list(computes.children())[-1]
-        # onnx2torch has one class for all of Add, Sub, Mul, Div.
-        return str(getattr(getattr(computes, "math_op_function", None), "__name__", type(computes).__name__))
-    target: Any = node.target
-    return target if isinstance(target, str) else str(getattr(target, "__name__", target)).split(".")[0]
+        return torch_census.named_modules(module)
 
 
 def _is_fixed(observer: Any) -> bool:
@@ -231,26 +148,24 @@ def _configuration(method: str, granularity: str) -> Any:
 
 
 def _prepare(
-    module: torch.fx.GraphModule, method: str, granularity: str, shape: tuple[int, ...], said: list[str] | None = None
+    module: torch.fx.GraphModule, method: str, granularity: str, shape: tuple[int, ...]
 ) -> torch.fx.GraphModule:
     from torch.ao.quantization.quantize_fx import prepare_fx
 
     import torch
 
-    with torch_runtime.deprecations(said):
-        prepared: torch.fx.GraphModule = prepare_fx(module, _configuration(method, granularity), (torch.zeros(shape),))
+    prepared: torch.fx.GraphModule = prepare_fx(module, _configuration(method, granularity), (torch.zeros(shape),))
     return prepared
 
 
 def _convert(
-    prepared: torch.fx.GraphModule, qparams: Mapping[str, tuple[float, int]], said: list[str] | None = None
+    prepared: torch.fx.GraphModule, qparams: Mapping[str, tuple[float, int]]
 ) -> torch.fx.GraphModule:
     from torch.ao.quantization import FixedQParamsObserver
     from torch.ao.quantization.quantize_fx import convert_fx
 
     torch_observers.fix(prepared, torch_observers.observers(prepared, _is_fixed), qparams, FixedQParamsObserver)
-    with torch_runtime.deprecations(said):
-        converted: torch.fx.GraphModule = convert_fx(prepared)
+    converted: torch.fx.GraphModule = convert_fx(prepared)
     return converted
 
 
@@ -265,7 +180,7 @@ def _rebuild(artifact: Path) -> tuple[torch.fx.GraphModule, tuple[int, ...], int
         return file.float_module(str(artifact)), tuple(each.dim_value or 1 for each in dims), batch
     try:
         shape = tuple(int(each) for each in file.settings["shape"].split(","))
-        with torch_runtime.running(1, ENGINE):
+        with torch_runtime.running(1, ENGINE), torch_runtime.deprecations():
             module = graph_module(proto, str(artifact), absorb_pads=True)
             prepared = _prepare(module, "minmax", file.settings["granularity"], shape)
             converted = _convert(prepared, file.qparams)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptq.backends import torch_observers, torch_runtime
+from ptq.backends import torch_census, torch_observers, torch_runtime
 from ptq.backends.int8_proof import require_int8
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
@@ -114,14 +114,16 @@ class TorchPt2e:
 
     def census(self, artifact: Path) -> Census:
         module, _, simulated = _rebuild(artifact)
-        if _is_float(module):
-            return torch_census.census(module, torch_census.example_shape(module))
         return _census(module, simulated)
 
-    def inspect(self, artifact: Path) -> list[tuple[str, str]]:
-        """(name, operator) of every node of the graph that runs, in order."""
+    def inspect(self, artifact: Path) -> list[tuple[str, str, str]]:
+        """(name, operator, arguments) of every node of the graph that runs, in order."""
         module, _, _ = _rebuild(artifact)
-        return [(each.name, str(each.target)) for each in module.graph.nodes if each.op.startswith("call")]
+        return [
+            (each.name, str(each.target), ", ".join(map(str, each.args)))
+            for each in module.graph.nodes
+            if each.op.startswith("call")
+        ]
 
 
 @contextmanager
@@ -174,14 +176,19 @@ def _prepare(module: torch.fx.GraphModule, shape: tuple[int, ...], varies: bool,
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
         from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer
 
-        import torch
-
-        dynamic = ({0: torch.export.Dim("n")},) if varies else None
-        exported = torch.export.export(module, (torch.zeros(shape),), dynamic_shapes=dynamic, strict=False)
         quantizer = X86InductorQuantizer()
         quantizer.set_global(_configuration(method))
-        prepared: torch.fx.GraphModule = prepare_pt2e(exported.module(), quantizer)
+        prepared: torch.fx.GraphModule = prepare_pt2e(_export(module, shape, varies), quantizer)
     return prepared
+
+
+def _export(module: torch.fx.GraphModule, shape: tuple[int, ...], varies: bool) -> torch.fx.GraphModule:
+    import torch
+
+    dynamic = ({0: torch.export.Dim("n")},) if varies else None
+    exported = torch.export.export(module, (torch.zeros(shape),), dynamic_shapes=dynamic, strict=False)
+    graph: torch.fx.GraphModule = exported.module()
+    return graph
 
 
 def _convert(
@@ -273,10 +280,14 @@ def _rebuild(artifact: Path) -> tuple[torch.fx.GraphModule, int | None, str | No
     torch_runtime.require(str(artifact), BACKEND.missing())
     file = TorchFile.read(artifact, "float", "pt2e")
     proto = file.model(str(artifact))
-    if file.kind == "float":
-        return file.float_module(str(artifact)), torch_runtime.batch_of(proto), None
     import torch
 
+    if file.kind == "float":
+        batch = torch_runtime.batch_of(proto)
+        dims = torch_runtime.entry(proto).type.tensor_type.shape.dim
+        shape = (batch or 2, *(each.dim_value or 1 for each in dims[1:]))
+        with torch_runtime.running(1):
+            return _export(file.float_module(str(artifact)), shape, batch is None), batch, None
     try:
         shape = tuple(int(each) for each in file.settings["shape"].split(","))
         varies = file.settings["batch"] == "varies"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptq.backends.batching import in_batches
 from ptq.backends.protocol import Predictor
 from ptq.errors import NotInstalled
 from ptq.samples import Float32
@@ -65,7 +66,7 @@ def running(threads: int, engine: str | None = None) -> Iterator[None]:
 
 
 def predictor(module: Callable[[Any], Any], size: int | None, threads: int) -> Predictor:
-    """A predictor that feeds `size` samples at a time, None for all at once; a short rest is filled up and cut."""
+    """A predictor that feeds `size` samples at a time, None for all at once."""
 
     def run(batch: Float32) -> Float32:
         import torch
@@ -74,17 +75,11 @@ def predictor(module: Callable[[Any], Any], size: int | None, threads: int) -> P
         first = said[0] if isinstance(said, tuple | list) else said
         return np.asarray(first.numpy(), dtype=np.float32)
 
+    whole = run if size is None else in_batches(run, size)
+
     def predict(batch: Float32) -> Float32:
         with running(threads):
-            if size is None or len(batch) == size:
-                return run(batch)
-            parts = []
-            for start in range(0, len(batch), size):
-                part = batch[start : start + size]
-                short = size - len(part)
-                full = np.concatenate([part, part[-1:].repeat(short, axis=0)]) if short else part
-                parts.append(run(full)[: len(part)])
-            return np.concatenate(parts)
+            return whole(batch)
 
     return predict
 

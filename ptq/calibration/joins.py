@@ -7,7 +7,8 @@ by name: joins are found from what calibration saw, the rest from the graph's sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -96,6 +97,11 @@ def plan_exclude(model: Path, statistics: Mapping[str, TensorStatistics]) -> lis
     return [Exclusion(name, reason) for name, reason in plan.items()]
 
 
+def summary(plan: Sequence[Exclusion]) -> str:
+    """A plan in one line: every reason, with how many nodes it keeps in float."""
+    return "; ".join(f"{count} {reason}" for reason, count in Counter(each.reason for each in plan).items())
+
+
 def _mixed(graph: _Graph, statistics: Mapping[str, Spread], factor: float) -> Iterator[tuple[Any, Join]]:
     for node in graph.nodes:
         if node.op_type not in _JOINS:
@@ -133,7 +139,7 @@ class _Graph:
         return (
             node.op_type in _LEARNED
             and any(each in self.constants for each in node.input[1:])
-            and not (self._source_type(node.input[0]) == "Softmax")
+            and self._source_type(node.input[0]) != "Softmax"
         )
 
     def descendants(self, node: Any) -> Iterator[Any]:

@@ -21,13 +21,17 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same conten
 
 
 def write_tensor(
-    out: Path, samples: Samples, contract: InputContract, key: str, advance: Callable[[int], None] = lambda _: None
+    out: Path,
+    samples: Samples,
+    contract: InputContract | None,
+    key: str,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Write the inputs of `samples` as one float32 array of shape (N, ...) to `out`, ``.npy`` or ``.npz``.
 
-    One batch is in memory at a time, checked against `contract` (`ContractBroken`) and written; `out` appears only
-    when it is whole, and the same samples give the same bytes. `key` names the array in an .npz: the model's input.
-    `advance` is told the number of inputs just written.
+    One input is in memory at a time, checked against `contract` (`ContractBroken`; None: unchecked) and written;
+    `out` appears only when it is whole, and the same samples give the same bytes. `key` names the array in an .npz:
+    the model's input. `advance` is told the number of inputs just written.
     """
     if out.suffix not in (".npy", ".npz"):
         raise PtqError(f"{out}: ends in {out.suffix!r}, but should end in .npy (one tensor) or .npz (by input name)")
@@ -53,7 +57,7 @@ def read_tensor(path: Path, key: str | None = None) -> Float32:
         else:
             with loaded as archive:
                 names = sorted(archive.files)
-                if key is None and len(names) != 1 or key is not None and key not in names:
+                if (len(names) != 1) if key is None else (key not in names):
                     raise BadData(
                         f"{path}: holds {', '.join(names) or 'nothing'}, but should hold {key or 'one array'}"
                     )
@@ -66,11 +70,12 @@ def read_tensor(path: Path, key: str | None = None) -> Float32:
     return whole
 
 
-def _stream(file: IO[bytes], samples: Samples, contract: InputContract, advance: Callable[[int], None]) -> None:
+def _stream(file: IO[bytes], samples: Samples, contract: InputContract | None, advance: Callable[[int], None]) -> None:
     shape: tuple[int, ...] | None = None
     written = 0
     for batch in samples.batches(1):
-        contract.check(batch)
+        if contract is not None:
+            contract.check(batch)
         if shape is None:
             shape = batch.shape[1:]
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(samples), *shape)}
@@ -94,7 +99,7 @@ def _appearing(path: Path) -> Iterator[IO[bytes]]:
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-        os.replace(name, path)
+        Path(name).replace(path)
     except OSError as error:
         Path(name).unlink(missing_ok=True)
         raise PtqError(f"{path}: cannot be written ({error.strerror or error})") from error

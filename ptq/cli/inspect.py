@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from ptq.backends import tflite, torch, torch_pt2e
 from ptq.cli.subject import MODEL, backend_for
 from ptq.models.onnx_file import load, signature
 
@@ -22,7 +23,12 @@ def onnx_nodes(path: Path) -> Iterable[Row]:
         yield node.name or "(no name)", node.op_type, f"{', '.join(node.input)} -> {', '.join(node.output)}"
 
 
-DESCRIBE: dict[str, Callable[[Path], Iterable[Row]]] = {".onnx": onnx_nodes}
+DESCRIBE: dict[str, Callable[[Path], Iterable[Row]]] = {
+    ".onnx": onnx_nodes,
+    ".pt": torch.BACKEND.inspect,
+    ".pt2e": torch_pt2e.BACKEND.inspect,
+    ".tflite": tflite.BACKEND.inspect,
+}
 """Suffix -> the rows that describe such a file."""
 
 

@@ -1,7 +1,8 @@
 """Methods: how a range is chosen from statistics. One file a method, found by its name.
 
 A method is ``METHOD``, a pure function of (statistics, quantizer) that returns the (low, high) in the units of
-the tensor: low <= 0 <= high, both inside [min(0, min), max(0, max)]. numpy only.
+the tensor: low <= 0 <= high, both inside [min(0, min), max(0, max)]. numpy only. A method that says ``CORRECTS = True``
+also wants the float model corrected first, by a backend that can.
 """
 
 from __future__ import annotations
@@ -29,3 +30,8 @@ def method(name: str) -> Method:
     if name not in known:
         raise PtqError(f"method {name!r} is not known: it should be one of {', '.join(known)}")
     return known[name]
+
+
+def corrects(name: str) -> bool:
+    """Whether method `name` wants weights and biases corrected on the calibration images before quantization."""
+    return bool(modules("ptq.methods", "CORRECTS").get(name, False))

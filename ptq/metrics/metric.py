@@ -47,7 +47,10 @@ class Score:
 class Metric(Protocol):
     """One way to score. Pure: no state between calls."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the value is called, e.g. ``top1``."""
+        ...
 
     def key(self) -> Mapping[str, Any]:
         """Every setting that changes what `collect` keeps: part of the key predictions are stored under."""

@@ -39,7 +39,9 @@ class Top1:
         outputs = predictions["outputs"]
         classes = outputs.shape[1]
         if labels.min() < 0 or labels.max() >= classes:
-            raise BadData(f"labels span {labels.min()}..{labels.max()}, but should lie in 0..{classes - 1}: one class an output")
+            raise BadData(
+                f"labels span {labels.min()}..{labels.max()}, but should lie in 0..{classes - 1}: one class an output"
+            )
         decided = _decisions(predictions)
         right = decided == labels
         confusion = np.zeros((classes, classes), dtype=np.int64)

@@ -28,8 +28,8 @@ def table(results: Sequence[Result], width: int = 140, color: bool = False) -> s
     console = Console(file=output, width=width, force_terminal=color, color_system="standard" if color else None)
     if shown.row_count:
         console.print(shown)
-    for (workload, verdict, reason), count in _not_run(results).items():
-        console.print(Text(f"{workload}: {count} {'case' if count == 1 else 'cases'} {verdict}: {reason}"), soft_wrap=True)
+    for (workload, reason), count in _not_run(results).items():
+        console.print(Text(f"{workload}: {count} {'case' if count == 1 else 'cases'} {reason}"), soft_wrap=True)
     return output.getvalue()
 
 
@@ -64,5 +64,5 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _not_run(results: Sequence[Result]) -> Counter[tuple[str, str, str]]:
-    return Counter((each.case.workload, each.verdict.replace("_", " "), each.reason) for each in results if not each.judged)
+def _not_run(results: Sequence[Result]) -> Counter[tuple[str, str]]:
+    return Counter((each.case.workload, each.not_run) for each in results if not each.judged)

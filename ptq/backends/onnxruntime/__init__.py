@@ -11,7 +11,7 @@ from pathlib import Path
 from ptq.backends.onnxruntime.quantize import DTYPES, quantize
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
-from ptq.calibration.joins import plan_exclude
+from ptq.calibration.joins import plan_exclude, summary
 from ptq.cases import FP32, Case
 from ptq.methods import methods
 from ptq.samples import Float32
@@ -51,7 +51,7 @@ class OnnxRuntime:
         quantize(model.prepared, dtype, ranges, case.granularity == "channel", [each.node for each in plan], out)
         notes = {"calibration": "ptq statistics"}
         if plan:
-            notes["in float"] = f"{len(plan)} nodes; the first: {plan[0].node} {plan[0].reason}"
+            notes["in float"] = summary(plan)
         return notes
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
@@ -68,7 +68,9 @@ class OnnxRuntime:
         return predict
 
     def census(self, artifact: Path) -> Census:
-        return Census({}, {})
+        from ptq.backends.onnxruntime.census import census
+
+        return census(artifact)
 
 
 BACKEND = OnnxRuntime()

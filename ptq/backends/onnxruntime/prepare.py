@@ -24,7 +24,8 @@ def prepare(model: Path, out: Path) -> None:
     try:
         with contextlib.redirect_stdout(said), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside onnxruntime's own code, not the caller's
-            quant_pre_process(proto, str(out), skip_symbolic_shape=_static(proto))
+            # By path: given a ModelProto, and no symbolic pass before it, the optimizer writes weights nobody can find.
+            quant_pre_process(str(model), str(out), skip_symbolic_shape=_static(proto))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadModel(f"{model}: onnxruntime cannot prepare it for quantization ({reason})") from error

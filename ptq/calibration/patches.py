@@ -1,0 +1,89 @@
+"""Patches: the vectors a layer multiplies its weights with, and their moments over the calibration images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ptq.samples import Float32
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a convolution reads its input; no kernel for a matrix product.
+
+    Parameters
+    ----------
+    kernel, strides, dilations: one number a spatial dimension.
+    before, after: zeros padded on either side of each spatial dimension.
+    groups: of channels that are read apart.
+    """
+
+    kernel: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    groups: int = 1
+
+    def patches(self, images: Float32, most: int, first: int) -> Float32:
+        """At most `most` vectors of each image, evenly spread, shape (groups, n, length).
+
+        `images` has shape (images, channels, *spatial), or (images, ..., length) for a matrix product; `first` is the
+        index of the first one, which varies where vectors are taken. The order inside a vector is that of an ONNX
+        convolution's weights: channel, then kernel.
+        """
+        if not self.kernel:
+            rows = images.reshape(len(images), -1, images.shape[-1])
+            which, where = _spread(len(rows), rows.shape[1], most, first)
+            return rows[which, where].reshape(1, -1, rows.shape[-1])
+        padded = np.pad(images, [(0, 0), (0, 0), *zip(self.before, self.after, strict=True)])
+        reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, images.ndim)))
+        windows = windows[(slice(None), slice(None), *(slice(None, None, each) for each in self.strides))]
+        windows = windows[(..., *(slice(None, None, each) for each in self.dilations))]
+        spatial = windows.shape[2 : images.ndim]
+        which, flat = _spread(len(images), int(np.prod(spatial)), most, first)
+        chosen = windows[(which, slice(None), *np.unravel_index(flat, spatial))]  # (images, most, channels, *kernel)
+        length = chosen.shape[2] // self.groups * int(np.prod(self.kernel))
+        return np.ascontiguousarray(np.moveaxis(chosen.reshape(-1, self.groups, length), 1, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean, shape (groups, length), and covariance, shape (groups, length, length), of a layer's patches, float64."""
+
+    mean: Doubles
+    covariance: Doubles
+
+
+class MomentsSoFar:
+    """Sums up patches, batch by batch, into `Moments`."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._total: Doubles | float = 0.0
+        self._products: Doubles | float = 0.0
+
+    def add(self, patches: Float32) -> None:
+        """Take in patches of shape (groups, n, length)."""
+        self._count += patches.shape[1]
+        self._total = self._total + patches.sum(axis=1, dtype=np.float64)
+        self._products = self._products + (patches.transpose(0, 2, 1) @ patches).astype(np.float64)
+
+    def finish(self) -> Moments:
+        """The moments of all that was taken in."""
+        mean = np.asarray(self._total) / self._count
+        return Moments(mean, np.asarray(self._products) / self._count - mean[:, :, None] * mean[:, None, :])
+
+
+def _spread(images: int, size: int, most: int, first: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Indices of images, shape (images, 1), and of `most` of the `size` positions in each, shape (images, most)."""
+    which = np.arange(images)[:, None]
+    turn = (which + first) * 7919 if size > most else 0 * which
+    kept = min(size, most)
+    return which, (np.arange(kept) * size // kept + turn) % size

@@ -1,0 +1,96 @@
+"""coco: YOLO11n, an object detector, on COCO 2017."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from ptq.cases import FP32, NONE, Case
+from ptq.contract import InputContract
+from ptq.datasets.coco import CocoImages, read_coco
+from ptq.datasets.image_files import ImageFiles, list_images, sample
+from ptq.datasets.letterbox_check import check_letterbox
+from ptq.errors import NoData, NotInstalled
+from ptq.metrics.detection import MAP
+from ptq.store import Store
+from ptq.workload import Source, Workload
+
+ONNX = "yolo11n.onnx"
+CHANNEL_MEAN = (0.470, 0.447, 0.408)
+"""Mean of R, G and B over the training images, in 0..1; padding moves it a little towards 0.447."""
+COUNT, SEED = 100, 42
+
+
+def WORKLOAD(data: Path | None) -> Workload:
+    """Calibrated on 100 of train2017, seed 42, no label used; evaluated on every image of val2017."""
+    return Workload(
+        name="coco",
+        model=partial(_model, data),
+        calibration=partial(_calibration, data),
+        evaluation=partial(_evaluation, data),
+        contract=InputContract((1, 3, 640, 640), "NCHW", low=0.0, high=1.0, channel_mean=CHANNEL_MEAN),
+        metric=MAP(),
+        include=_include,
+        as_evaluated=partial(_as_evaluated, data),
+        invariants={"letterbox": check_letterbox},
+    )
+
+
+def _include(case: Case) -> bool:
+    """A small grid: the default of ONNX Runtime, which fails, the head kept in float by every method, ModelOpt."""
+    if case.backend == "modelopt":
+        return True
+    if case.backend != "onnxruntime" or case.dtype not in (FP32, "u8s8"):
+        return False
+    return case.is_float or case.exclude != NONE or (case.method, case.granularity) == ("minmax", "tensor")
+
+
+def _model(data: Path | None, store: Store) -> Source:
+    folder = _folder(data)
+    for each in (folder / "models" / ONNX, folder / ONNX):
+        if each.is_file():
+            return Source(each)
+    raise NoData(f"coco: no {ONNX} in {folder} or its models/; export it from Ultralytics' YOLO11n with imgsz=640")
+
+
+def _calibration(data: Path | None) -> ImageFiles:
+    images = list_images(_images(data, "train2017"))
+    return ImageFiles(sample(images, min(COUNT, len(images)), SEED), seed=SEED)
+
+
+def _evaluation(data: Path | None) -> CocoImages:
+    return _annotated(data, "val2017")
+
+
+def _as_evaluated(data: Path | None) -> CocoImages:
+    every, drawn = _annotated(data, "train2017"), set(_calibration(data).paths)
+    pairs = [pair for pair in zip(every.paths, every.truths, strict=True) if pair[0] in drawn]
+    return replace(every, paths=tuple(path for path, _ in pairs), truths=tuple(truth for _, truth in pairs))
+
+
+def _annotated(data: Path | None, split: str) -> CocoImages:
+    folder = _images(data, split)
+    return read_coco(folder, folder.parents[1] / "annotations" / f"instances_{split}.json")
+
+
+def _images(data: Path | None, split: str) -> Path:
+    _needs_opencv_and_pycocotools()
+    folder = _folder(data) / "coco" / "images" / split
+    if not folder.is_dir():
+        raise NoData(f"coco: no folder {folder}; get it from cocodataset.org")
+    return folder
+
+
+def _folder(data: Path | None) -> Path:
+    if data is None:
+        raise NoData("no data: name the folder that holds coco/ and models/ with --ptq-data DIR or PTQ_DATA=DIR")
+    return data
+
+
+def _needs_opencv_and_pycocotools() -> None:
+    from importlib.util import find_spec
+
+    for module in ("cv2", "pycocotools"):
+        if find_spec(module) is None:
+            raise NotInstalled(f"not installed: {module}; pip install 'ptq[coco]'")
