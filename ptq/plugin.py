@@ -16,7 +16,7 @@ import pytest
 from ptq import hooks
 from ptq.bars import load_bars
 from ptq.cases import Case
-from ptq.checks import Check, checks_of, subject
+from ptq.checks import Check, checks, subject
 from ptq.environment import environment
 from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
 from ptq.judge import Judge
@@ -109,9 +109,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     elif "case" in wanted:
         metafunc.parametrize("case", [_param(case.id, case) for case in judge.cases()])
     elif {"workload", "check"} <= wanted:
-        pairs = [(name, each) for name, own in judge.pipelines.items() for each in checks_of(own.workload)]
         params = [
-            pytest.param(name, each, id=f"{name}-{each.name}", marks=pytest.mark.ptq(workload=name)) for name, each in pairs
+            pytest.param(name, each, id=f"{name}-{each.name}", marks=pytest.mark.ptq(workload=name)) for name in judge.pipelines for each in checks()
         ]
         metafunc.parametrize("workload,check", params)
 
