@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import tiny_cnn
 
-from ptq.backends.protocol import Backend, FloatModel
+from ptq.backends.protocol import Backend, FloatModel, Predictor
 from ptq.cases import Case
 from ptq.errors import BadModel, NotInstalled, PtqError, Unsupported
 from ptq.registry import modules
@@ -49,6 +50,7 @@ class Workshop:
 
     def __post_init__(self) -> None:
         self._made: dict[Case, Path] = {}
+        self._loaded: dict[Case, Predictor] = {}
 
     @cached_property
     def model(self) -> FloatModel:
@@ -73,6 +75,12 @@ class Workshop:
             self._made[case] = out
         return self._made[case]
 
+    def predictor(self, case: Case) -> Predictor:
+        """The artifact of a case, loaded once."""
+        if case not in self._loaded:
+            self._loaded[case] = BACKENDS[case.backend].load(self.artifact(case))
+        return self._loaded[case]
+
     def make(self, case: Case, out: Path) -> dict[str, str]:
         return dict(BACKENDS[case.backend].quantize(case, self.model, tiny_cnn.calibration(self.model), out))
 
@@ -82,8 +90,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
-def outputs(case: Case, artifact: Path, threads: int = 1, size: int = len(EVALUATED)) -> np.ndarray:
-    predict = BACKENDS[case.backend].load(artifact, threads)
+def outputs(predict: Predictor, size: int = len(EVALUATED)) -> np.ndarray:
     return np.concatenate([predict(EVALUATED[at : at + size]) for at in range(0, len(EVALUATED), size)])
 
 
@@ -131,21 +138,19 @@ def test_a_backend_that_is_not_installed_says_what_to_install(name: str, monkeyp
 
 @pytest.mark.parametrize(("name", "case"), FLOAT)
 def test_float_artifacts_agree_with_onnxruntime(name: str, case: Case, workshop: Workshop) -> None:
-    artifact = workshop.artifact(case)
-    values = outputs(case, artifact)
+    values = outputs(workshop.predictor(case))
     if name == "tflite":  # its network is the Keras one
         assert values.shape == (len(EVALUATED), tiny_cnn.CLASSES)
         np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-5)
         return
-    reference = outputs(Case("tiny", "onnxruntime", "fp32"), workshop.model.onnx)
+    reference = outputs(workshop.predictor(Case("tiny", "onnxruntime", "fp32")))
     np.testing.assert_allclose(values, reference, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "case"), QUANTIZED)
 def test_quantized_outputs_are_near_the_float_ones_and_not_equal(name: str, case: Case, workshop: Workshop) -> None:
-    values = outputs(case, workshop.artifact(case))
-    reference_case = Case("tiny", name, "fp32")
-    reference = outputs(reference_case, workshop.artifact(reference_case))
+    values = outputs(workshop.predictor(case))
+    reference = outputs(workshop.predictor(Case("tiny", name, "fp32")))
     assert values.dtype == np.float32
     assert values.shape == reference.shape
     assert 10 < sqnr(values, reference) < 80, "inf is a conversion that changed nothing"
@@ -153,11 +158,11 @@ def test_quantized_outputs_are_near_the_float_ones_and_not_equal(name: str, case
 
 @pytest.mark.parametrize(("name", "case"), QUANTIZED)
 def test_predictions_do_not_depend_on_the_batch_or_the_threads(name: str, case: Case, workshop: Workshop) -> None:
-    artifact = workshop.artifact(case)
-    whole = outputs(case, artifact)
+    whole = outputs(workshop.predictor(case))
     for size in (1, 7):
-        np.testing.assert_array_equal(outputs(case, artifact, size=size), whole)
-    np.testing.assert_array_equal(outputs(case, artifact, threads=2), whole)
+        np.testing.assert_array_equal(outputs(workshop.predictor(case), size), whole)
+    with_two = BACKENDS[name].load(workshop.artifact(case), threads=2)
+    np.testing.assert_array_equal(outputs(with_two), whole)
 
 
 FRESH = """
@@ -169,12 +174,15 @@ from ptq.cases import Case
 from ptq.store import file_digest
 
 answers = []
-for fields, loaded, out in json.loads(sys.argv[1]):
+for fields, loaded in json.loads(sys.argv[1]):
     case = Case(**fields)
-    workshop = conformance.Workshop(Path(out).parent)
-    workshop.__dict__["model"] = conformance.FloatModel(*[each and Path(each) for each in json.loads(sys.argv[3])])
-    workshop.make(case, Path(out))
-    answers.append([file_digest(Path(out)), conformance.digest(conformance.outputs(case, Path(loaded)))])
+    predict = conformance.BACKENDS[case.backend].load(Path(loaded))
+    answers.append(conformance.digest(conformance.outputs(predict)))
+out = Path(sys.argv[4])
+workshop = conformance.Workshop(out.parent)
+workshop.__dict__["model"] = conformance.FloatModel(*[each and Path(each) for each in json.loads(sys.argv[3])])
+workshop.make(case, out)
+answers.append(file_digest(out))
 print(json.dumps(answers))
 """
 
@@ -185,18 +193,22 @@ def test_a_fresh_process_makes_the_same_bytes_and_loads_the_same_predictions(
 ) -> None:
     cases = [Case("tiny", name, "fp32"), *typical(BACKENDS[name])]
     kept = [workshop.artifact(each) for each in cases]
-    jobs = [
-        (each.fields(), str(path), str(tmp_path / path.name)) for each, path in zip(cases, kept, strict=True)
-    ]
     model = workshop.model
     forms = [str(model.onnx), str(model.prepared), None if model.keras is None else str(model.keras)]
+    jobs = [(each.fields(), str(path)) for each, path in zip(cases, kept, strict=True)]
     arguments = [json.dumps(each) for each in (jobs, [*sys.path, str(Path(__file__).parent)], forms)]
-    done = subprocess.run([sys.executable, "-c", FRESH, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, *arguments, str(tmp_path / kept[-1].name)],
+        env={**os.environ, "OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout.strip().splitlines()[-1])
-    for case, path, (made, said) in zip(cases, kept, answers, strict=True):
-        assert made == hashlib.sha256(path.read_bytes()).hexdigest(), f"{case}: other bytes in a fresh process"
-        assert said == digest(outputs(case, path)), f"{case}: other predictions in a fresh process"
+    *said, made = json.loads(done.stdout.strip().splitlines()[-1])
+    assert made == hashlib.sha256(kept[-1].read_bytes()).hexdigest(), f"{cases[-1]}: other bytes in a fresh process"
+    for case, each in zip(cases, said, strict=True):
+        assert each == digest(outputs(workshop.predictor(case))), f"{case}: other predictions in a fresh process"
 
 
 @pytest.mark.parametrize(("name", "case"), QUANTIZED)
@@ -205,7 +217,7 @@ def test_what_claims_integers_has_them(name: str, case: Case, workshop: Workshop
     stored = {"int8": "int8", "uint8": "uint8", "u8s8": "int8"}[case.dtype]
     assert census.weight_bytes.get(stored, 0) >= 2000, census
     assert census.integer.get("Conv") == 3, census
-    assert census.simulated is not None or census.integer_share > 0.8, census
+    assert census.simulated is not None or census.integer_share > 0.6, census
 
 
 @pytest.mark.parametrize(("name", "case"), FLOAT)
