@@ -122,6 +122,7 @@ def _is_fixed(observer: Any) -> bool:
 
 def _configuration(method: str, granularity: str) -> Any:
     """torch's QConfigMapping: quint8 activations, symmetric qint8 weights, fixed ranges where an operator has them."""
+    import torch
     from torch.ao.quantization import (
         HistogramObserver,
         MinMaxObserver,
@@ -129,8 +130,6 @@ def _configuration(method: str, granularity: str) -> Any:
         QConfig,
         get_default_qconfig_mapping,
     )
-
-    import torch
 
     mapping = get_default_qconfig_mapping(ENGINE)
     if method == DEFAULT:
@@ -153,9 +152,8 @@ def _configuration(method: str, granularity: str) -> Any:
 def _prepare(
     module: torch.fx.GraphModule, method: str, granularity: str, shape: tuple[int, ...]
 ) -> torch.fx.GraphModule:
-    from torch.ao.quantization.quantize_fx import prepare_fx
-
     import torch
+    from torch.ao.quantization.quantize_fx import prepare_fx
 
     prepared: torch.fx.GraphModule = prepare_fx(module, _configuration(method, granularity), (torch.zeros(shape),))
     return prepared

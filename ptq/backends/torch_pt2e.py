@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptq.backends import torch_census, torch_observers, torch_runtime
+from ptq.backends import torch_observers, torch_runtime
 from ptq.backends.int8_proof import require_int8
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
@@ -142,11 +142,10 @@ def _torchao() -> Iterator[None]:
 def _configuration(method: str) -> Any:
     """uint8 activations and symmetric int8 weights per channel; `_convert` makes the weights' ranges equal for
     per tensor, since the integer kernels take one scale a channel."""
+    import torch
     from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantizer import QuantizationSpec
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import QuantizationConfig
-
-    import torch
 
     observer = HistogramObserver if method == "histogram" else MinMaxObserver
     activation = QuantizationSpec(
@@ -193,10 +192,9 @@ def _export(module: torch.fx.GraphModule, shape: tuple[int, ...], varies: bool) 
 def _convert(
     prepared: torch.fx.GraphModule, granularity: str, qparams: Mapping[str, tuple[float, int]]
 ) -> torch.fx.GraphModule:
+    import torch
     from torchao.quantization.pt2e import FixedQParamsObserver
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
-
-    import torch
 
     if granularity == "tensor":
         for each in prepared.modules():

@@ -57,9 +57,7 @@ class Workshop:
         keras: Path | None = None
         if importlib.util.find_spec("tensorflow") is not None:
             keras = self.folder / "tiny.keras"
-            subprocess.run(
-                [sys.executable, "-c", tiny_cnn.KERAS_SCRIPT, str(keras)], check=True, capture_output=True
-            )
+            subprocess.run([sys.executable, "-c", tiny_cnn.KERAS_SCRIPT, str(keras)], check=True, capture_output=True)
         return tiny_cnn.float_model(self.folder, keras)
 
     def artifact(self, case: Case) -> Path:

@@ -33,9 +33,7 @@ class OnnxRuntime:
 
     def cases(self, workload: str) -> Iterable[Case]:
         yield Case(workload, self.name, FP32)
-        for exclude, dtype, method, granularity in product(
-            ("none", "auto"), DTYPES, methods(), ("tensor", "channel")
-        ):
+        for exclude, dtype, method, granularity in product(("none", "auto"), DTYPES, methods(), ("tensor", "channel")):
             yield Case(workload, self.name, dtype, method, granularity, exclude)
 
     def unsupported(self, case: Case) -> str | None:
