@@ -15,7 +15,7 @@ from ptq.errors import BadData
 from ptq.readings import READINGS
 from ptq.samples import Float32, Labels, Samples
 
-LIMIT = 1000
+LIMIT = 500
 """Samples of a set that are looked at, at most."""
 GAP = 0.15
 """How much better a usable model may be on what it was trained on than on what it was not."""

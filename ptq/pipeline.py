@@ -11,11 +11,14 @@ from typing import Any, cast
 
 import numpy as np
 
+from ptq.backends.onnxruntime.correct import moments
 from ptq.backends.onnxruntime.observe import observe
 from ptq.backends.onnxruntime.prepare import prepare
 from ptq.backends.protocol import Backend, Census, FloatModel
+from ptq.calibration.cache_file import load_statistics, save_statistics
 from ptq.calibration.calibration import Calibration
-from ptq.calibration.statistics import TensorStatistics, collect, load_statistics, save_statistics
+from ptq.calibration.patches import Moments, load_moments, save_moments
+from ptq.calibration.statistics import TensorStatistics, collect
 from ptq.cases import Case
 from ptq.environment import environment
 from ptq.errors import BadData, NotInstalled, PtqError, Unsupported
@@ -28,7 +31,7 @@ from ptq.store import Entry, Store, file_digest
 from ptq.workload import Source, Workload
 
 BATCH = 100
-"""Inputs per batch where the model's own batch dimension varies. Fixed, because some frameworks' results depend on it."""
+"""Inputs per batch where the model's own batch varies. Fixed, because some frameworks' results depend on it."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,28 @@ class Pipeline:
             "calibration": self.calibration_samples.digest,
             "versions": _reference_versions(),
         }
-        return self.store.get("statistics", key, ".npz", self._calibrate)
+        return self.store.get("statistics", key, ".json", self._calibrate)
 
     @cached_property
     def statistics(self) -> Mapping[str, TensorStatistics]:
         """By tensor name, what one pass over the calibration samples saw."""
         return load_statistics(self.statistics_entry.path)
+
+    @cached_property
+    def moments(self) -> Mapping[str, Moments]:
+        """By a layer's output tensor, the moments of its patches: one more pass, for the methods that correct."""
+        key = {
+            "prepared": file_digest(self.model.prepared),
+            "calibration": self.calibration_samples.digest,
+            "versions": _reference_versions(),
+            "of": "moments",
+        }
+
+        def make(out: Path) -> None:
+            with step(f"{self.workload.name}: moments of every layer", self._notify):
+                save_moments(out, moments(self.model.prepared, self.calibration_samples))
+
+        return load_moments(self.store.get("statistics", key, ".npz", make).path)
 
     def artifact(self, case: Case) -> Entry:
         """The case's quantized artifact.
@@ -155,7 +174,7 @@ class Pipeline:
             predict = backend.load(artifact.path)
             outputs = (predict(batch) for batch in self._checked(samples))
             with out.open("wb") as file:
-                np.savez(file, **metric.collect(outputs, samples))
+                np.savez(file, allow_pickle=False, **metric.collect(outputs, samples))
 
         with step(f"{case}: evaluating {len(samples)} samples", self._notify):
             entry = self.store.get("predictions", key, ".npz", make)
@@ -179,7 +198,7 @@ class Pipeline:
             passes.append(self.statistics_entry)
             return self.statistics
 
-        calibration = Calibration(self.calibration_samples, statistics)
+        calibration = Calibration(self.calibration_samples, statistics, lambda: self.moments)
         notes = dict(backend.quantize(case, self.model, calibration, out))
         if passes:
             notes["calibrate_seconds"] = repr(passes[0].seconds)
@@ -191,7 +210,7 @@ class Pipeline:
         with step(f"{self.workload.name}: one calibration pass over {len(samples)} samples", self._notify):
             for _ in self._checked(samples):
                 pass
-            save_statistics(out, collect(observe(self.model.prepared, samples, self.batch)))
+            save_statistics(out, collect(observe(self.model.prepared, samples)))
 
     def _checked(self, samples: Samples) -> Iterator[Float32]:
         for batch in samples.batches(self.batch):

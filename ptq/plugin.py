@@ -16,7 +16,7 @@ import pytest
 from ptq import hooks
 from ptq.bars import load_bars
 from ptq.cases import Case
-from ptq.checks import Check, checks_of, subject
+from ptq.checks import Check, checks, subject
 from ptq.environment import environment
 from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
 from ptq.judge import Judge
@@ -59,8 +59,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--ptq-min-cases", metavar="N", type=int, default=0, help="fail unless N cases are judged")
     group.addoption("--ptq-json", metavar="PATH", help="write the results as JSON")
     group.addoption("--ptq-html", metavar="PATH", help="write the results as one self-contained page")
-    group.addoption("--ptq-update", action="store_true", help="rewrite reference.json beside the bars with what is measured")
-    group.addoption("--ptq-strict", action="store_true", help="a case without a reference, or the reverse, fails the run")
+    group.addoption(
+        "--ptq-update", action="store_true", help="rewrite reference.json beside the bars with what is measured"
+    )
+    group.addoption(
+        "--ptq-strict", action="store_true", help="a case without a reference, or the reverse, fails the run"
+    )
     group.addoption("--ptq-artifacts", metavar="DIR", help="save every judged artifact there, by case id")
     group.addoption("--ptq-against", metavar="DIR", help="race artifacts against those saved there, not against fp32")
     group.addoption("--ptq-modelopt-python", metavar="PATH", help="an interpreter that has nvidia-modelopt")
@@ -75,9 +79,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for each in _MARKERS:
         config.addinivalue_line("markers", each)
     # a copy of the descriptor, because a test's stderr is captured and its reader waits now
-    terminal = open(os.dup(2), "w", encoding="utf-8", errors="replace")  # noqa: SIM115
-    config.add_cleanup(terminal.close)
-    config.stash[_NOTIFY] = lambda line: print(f"\nptq: {line} ...", file=terminal, flush=True)
+    terminal = os.dup(2)
+    config.add_cleanup(lambda: os.close(terminal))
+    config.stash[_NOTIFY] = lambda line: _write(terminal, f"\nptq: {line} ...\n")
     if config.getoption("ptq_no_cache") and not hasattr(config, "workerinput"):
         config.stash[_SCRATCH] = Path(tempfile.mkdtemp(prefix="ptq-"))
     if not hasattr(config, "workerinput"):
@@ -109,9 +113,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     elif "case" in wanted:
         metafunc.parametrize("case", [_param(case.id, case) for case in judge.cases()])
     elif {"workload", "check"} <= wanted:
-        pairs = [(name, each) for name, own in judge.pipelines.items() for each in checks_of(own.workload)]
         params = [
-            pytest.param(name, each, id=f"{name}-{each.name}", marks=pytest.mark.ptq(workload=name)) for name, each in pairs
+            pytest.param(name, each, id=f"{name}-{each.name}", marks=pytest.mark.ptq(workload=name))
+            for name in judge.pipelines
+            for each in checks()
         ]
         metafunc.parametrize("workload,check", params)
 
@@ -125,7 +130,8 @@ def judge(request: pytest.FixtureRequest) -> CaseJudge:
     """Judges what a test is parametrized with: ``judge(case)``, ``judge.structure(case)``,
     ``judge.latency(case, batch, benchmark)``, ``judge.check(workload, check)``.
 
-    A test that asks for `judge` and for `case`, for `case` and `batch`, or for `workload` and `check` runs once for each of them.
+    A test that asks for `judge` and for `case`, for `case` and `batch`, or for `workload` and `check` runs once for
+    each of them.
     """
     return CaseJudge(request)
 
@@ -155,8 +161,9 @@ class CaseJudge:
             _fail(result.reason)
         if result.verdict == FAIL:
             pytest.xfail(result.reason)
-        if (result.reference or {}).get("worse") and not self._config.getoption("ptq_update"):
-            _fail(str(result.reference["line"]))
+        then = result.reference or {}
+        if then.get("worse") and not self._config.getoption("ptq_update"):
+            _fail(str(then["line"]))
         return result
 
     def structure(self, case: Case) -> None:
@@ -173,7 +180,9 @@ class CaseJudge:
         self._properties.append((GATE, case.id))
         if disabled := _benchmarks_disabled(self._config):
             if "latency" in self._config.option.markexpr.replace("not latency", ""):
-                _fail(f"{case.id}: -m latency, but {disabled}: nothing would be measured; run it with -n 0, benchmarks on")
+                _fail(
+                    f"{case.id}: -m latency, but {disabled}: nothing would be measured; run it with -n 0, benchmarks on"
+                )
             benchmark.disabled = True
             pytest.skip(f"latency: {disabled}")
         base = self._config.getoption("ptq_against")
@@ -341,6 +350,10 @@ def _failing_in_one_line(name: str) -> Iterator[None]:
         yield
     except PtqError as error:
         _fail(str(error) if str(error).startswith(name) else f"{name}: {error}")
+
+
+def _write(descriptor: int, text: str) -> None:
+    os.write(descriptor, text.encode(errors="replace"))
 
 
 def _fail(reason: str) -> NoReturn:

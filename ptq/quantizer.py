@@ -38,12 +38,12 @@ class Quantizer:
         """The lowest integer of the grid."""
         if not self.signed:
             return 0
-        return -(2 ** (self.bits - 1)) + int(self.symmetric)
+        return -(1 << (self.bits - 1)) + int(self.symmetric)
 
     @property
     def qmax(self) -> int:
         """The highest integer of the grid."""
-        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
     @property
     def levels(self) -> int:
@@ -77,7 +77,8 @@ class Quantizer:
         """Integers of `values`: round half to even in float32, shift, saturate. Scales broadcast against values."""
         steps = np.rint(np.asarray(values, np.float32) / np.asarray(scale, np.float32))
         shifted = steps + np.asarray(zero_point, np.float32)
-        return np.clip(shifted, self.qmin, self.qmax).astype(np.int32)
+        integers: npt.NDArray[np.int32] = np.clip(shifted, self.qmin, self.qmax).astype(np.int32)
+        return integers
 
     def dequantize(
         self, integers: npt.NDArray[np.integer], scale: npt.ArrayLike, zero_point: npt.ArrayLike

@@ -15,7 +15,7 @@ from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
 from ptq.cases import FP32, Case
 from ptq.errors import BadModel, Unsupported
-from ptq.methods import methods
+from ptq.methods import UNCORRECTED, corrects, methods
 from ptq.models.onnx_to_torch import first_line, graph_module
 from ptq.models.torch_file import TorchFile, load_state
 
@@ -54,6 +54,8 @@ class Torch:
         yield Case(workload, self.name, "uint8", "minmax")
 
     def unsupported(self, case: Case) -> str | None:
+        if corrects(case.method):
+            return UNCORRECTED
         return _UINT8 if case.dtype == "uint8" else None
 
     def suffix(self, case: Case) -> str:

@@ -51,7 +51,8 @@ def bias_shift(
     lost = rows.astype(np.float64) - rounded
     groups = lost.reshape(len(moments.mean), -1, lost.shape[1])
     shift = np.einsum("gok,gk->go", groups, moments.mean).reshape(-1)
-    return shift.astype(np.float32)
+    moved: npt.NDArray[np.float32] = shift.astype(np.float32)
+    return moved
 
 
 def _round_group(rows: Doubles, quantizer: Quantizer, scale: Doubles, zero: Doubles, hessian: Doubles) -> Doubles:

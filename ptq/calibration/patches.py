@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ptq.errors import BadData
 from ptq.samples import Float32
+from ptq.store import write_bytes
 
 Doubles = npt.NDArray[np.float64]
 
@@ -44,11 +50,12 @@ class Window:
         padded = np.pad(images, [(0, 0), (0, 0), *zip(self.before, self.after, strict=True)])
         reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
         windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, images.ndim)))
-        windows = windows[(slice(None), slice(None), *(slice(None, None, each) for each in self.strides))]
-        windows = windows[(..., *(slice(None, None, each) for each in self.dilations))]
+        steps = (1, 1, *self.strides, *self.dilations)
+        windows = windows[tuple(slice(None, None, each) for each in steps)]
         spatial = windows.shape[2 : images.ndim]
         which, flat = _spread(len(images), int(np.prod(spatial)), most, first)
-        chosen = windows[(which, slice(None), *np.unravel_index(flat, spatial))]  # (images, most, channels, *kernel)
+        places: tuple[Any, ...] = (which, slice(None), *np.unravel_index(flat, spatial))
+        chosen = windows[places]  # (images, most, channels, *kernel)
         length = chosen.shape[2] // self.groups * int(np.prod(self.kernel))
         return np.ascontiguousarray(np.moveaxis(chosen.reshape(-1, self.groups, length), 1, 0))
 
@@ -79,6 +86,30 @@ class MomentsSoFar:
         """The moments of all that was taken in."""
         mean = np.asarray(self._total) / self._count
         return Moments(mean, np.asarray(self._products) / self._count - mean[:, :, None] * mean[:, None, :])
+
+
+def save_moments(path: Path, moments: Mapping[str, Moments]) -> None:
+    """Write moments by name, in float32: an .npz without pickles, the same bytes for the same moments."""
+    content = io.BytesIO()
+    names = sorted(moments)
+    arrays = {f"mean{index}": moments[name].mean.astype(np.float32) for index, name in enumerate(names)}
+    arrays |= {f"covariance{index}": moments[name].covariance.astype(np.float32) for index, name in enumerate(names)}
+    np.savez(content, names=np.array(names, dtype=np.str_), **arrays)  # type: ignore[arg-type]
+    write_bytes(path, content.getvalue())
+
+
+def load_moments(path: Path) -> dict[str, Moments]:
+    """What `save_moments` wrote. Raises `BadData` for another file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {
+                str(name): Moments(
+                    file[f"mean{index}"].astype(np.float64), file[f"covariance{index}"].astype(np.float64)
+                )
+                for index, name in enumerate(file["names"])
+            }
+    except (OSError, ValueError, KeyError) as error:
+        raise BadData(f"{path}: cannot be read as moments ({error}), calibrate again") from error
 
 
 def _spread(images: int, size: int, most: int, first: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -187,14 +187,3 @@ def _whole(value: float) -> int:
     """`value` as a whole number of 2^-1074, exactly."""
     numerator, denominator = value.as_integer_ratio()
     return numerator << (1075 - denominator.bit_length())
-
-
-import pickle
-
-
-def save_statistics(path, s):
-    path.write_bytes(pickle.dumps(s))
-
-
-def load_statistics(path):
-    return pickle.loads(path.read_bytes())

@@ -35,3 +35,7 @@ def method(name: str) -> Method:
 def corrects(name: str) -> bool:
     """Whether method `name` wants weights and biases corrected on the calibration images before quantization."""
     return bool(modules("ptq.methods", "CORRECTS").get(name, False))
+
+
+UNCORRECTED = "corrects an ONNX graph's weights; here mse has the same ranges without it"
+"""Why a backend that starts from another graph has no case of a method that corrects."""

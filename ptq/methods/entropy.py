@@ -82,7 +82,8 @@ def _first_at_or_above(
     """Index of the first bin whose middle is not below an edge; edges in bins from zero."""
     up, down = np.ceil(edges - 0.5), np.ceil(edges + 0.5)
     k = np.where(edges > 0, np.maximum(up, 1.0), np.minimum(down, 0.0))
-    return np.clip(k + HALF, 0, 2 * HALF).astype(np.intp)
+    first: np.ndarray[tuple[int, int], np.dtype[np.intp]] = np.clip(k + HALF, 0, 2 * HALF).astype(np.intp)
+    return first
 
 
 METHOD = entropy

@@ -1,8 +1,8 @@
 """Diff: what became of each case between two JSON reports.
 
 A case is worse when its accuracy is significantly lower (as `ptq.reference` has it), its verdict fell (pass,
-unresolved, fail), it newly fails its test, less of it runs in integer, or its time ratio rose beyond both intervals;
-better when one of these turned the other way and none this way.
+unresolved, fail), it newly fails its test, or less of it runs in integer; better when one of these turned the other way
+and none this way. A time ratio to FP32 is worse when its interval lies above the old one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptq.cases import Case
+from ptq.cases import FP32, Case
 from ptq.reference import References
+from ptq.report.timings import timings
 from ptq.result import FAIL, JUDGED, PASS, UNRESOLVED, Result
 
 Row = Mapping[str, Any]
@@ -22,7 +23,7 @@ _RANK = {PASS: 0, UNRESOLVED: 1, FAIL: 2}
 
 @dataclass(frozen=True)
 class Diff:
-    """One line a case, sorted by id; `same` counts the cases in which nothing moved beyond chance.
+    """One line a case or a timing; `same` counts those that moved by no more than chance.
 
     `appeared` and `vanished` are cases judged in only one of the two: one that is no longer run has vanished, whatever
     the reason.
@@ -56,6 +57,16 @@ def diff(old: Row, new: Row) -> Diff:
             better.append(f"{name}: {'; '.join(rose)}")
         else:
             same += 1
+    before_times, after_times = _times(old), _times(new)
+    for key in sorted(before_times.keys() & after_times.keys()):
+        start, end = before_times[key], after_times[key]
+        line = f"{key[0]}: time ratio at batch {key[1]} {start['ratio']:.3f} -> {end['ratio']:.3f}"
+        if end["low"] > start["high"]:
+            worse.append(line)
+        elif end["high"] < start["low"]:
+            better.append(line)
+        else:
+            same += 1
     return Diff(
         worse=tuple(worse),
         better=tuple(better),
@@ -67,6 +78,11 @@ def diff(old: Row, new: Row) -> Diff:
 
 def _judged(content: Row) -> dict[str, Row]:
     return {each["id"]: each for each in content["results"] if each["verdict"] in JUDGED}
+
+
+def _times(content: Row) -> dict[tuple[str, int], Row]:
+    """Time ratios to FP32; those to another revision are two different races in two reports."""
+    return {(each["id"], each["batch"]): each for each in timings(content) if each["against"] == FP32}
 
 
 def _moves(old: Row, new: Row) -> tuple[list[str], list[str]]:
@@ -83,11 +99,6 @@ def _moves(old: Row, new: Row) -> tuple[list[str], list[str]]:
         before, after = then.get("integer_share"), now.get("integer_share")
         if before is not None and after is not None and after < before:
             into.append(f"in integer {old['integer_share']:.0%} -> {new['integer_share']:.0%}")
-        times = {each["batch"]: each for each in then.get("latency") or []}
-        for each in now.get("latency") or []:
-            if (start := times.get(each["batch"])) is not None and each["low"] > start["high"]:
-                first, last = (start, each) if into is fell else (each, start)
-                into.append(f"time ratio at batch {each['batch']} {first['ratio']:.3f} -> {last['ratio']:.3f}")
     return fell, rose
 
 

@@ -1,7 +1,7 @@
 """The HTML report: one page that needs nothing else, made from the JSON report.
 
 It holds the verdict table, accuracy against size and against time with the Pareto fronts, the drop per class as a heat
-map, and reference against now. No script and no request: the page forbids both to itself.
+map, reference against now, and what was timed. No script and no request: the page forbids both to itself.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from ptq.report.element import Child, Element, element, serialize
 from ptq.report.heatmap import heatmap
 from ptq.report.scatter import Point, scatter
 from ptq.report.style import STYLE
+from ptq.report.timings import by_result, timings
 from ptq.result import JUDGED, PASS
 from ptq.store import write_text
 
 Row = Mapping[str, Any]
+Times = Mapping[str, Mapping[int, Row]]
 
 
 def page(content: Mapping[str, Any]) -> str:
     """The page of a report, as `ptq.report.json.read` gives it.
 
-    Beyond the fields of schema ``ptq/1``, a result may have ``latency`` (a list of ``batch, ratio, low, high,
-    reference_ms, other_ms``) and ``reference`` (``value, worse, line``).
+    A result may have a ``reference`` (``value, worse, line``), the report a list ``latency``, one object a race.
     """
     results: Sequence[Row] = content["results"]
     judged = [each for each in results if each["verdict"] in JUDGED]
+    times, raced = by_result(content), timings(content)
     workloads = sorted({each["workload"] for each in judged})
     head = element(
         "head",
@@ -40,13 +42,16 @@ def page(content: Mapping[str, Any]) -> str:
         element("title", "ptq report"),
         element("style", STYLE),
     )
-    sections = [each for name in workloads for each in _workload(name, [r for r in judged if r["workload"] == name])]
+    sections = [
+        each for name in workloads for each in _workload(name, [r for r in judged if r["workload"] == name], times)
+    ]
     body = element(
         "body",
         element("h1", "Post-training quantization report"),
         _counts(results),
-        *_reasons(judged),
+        *_reasons([*judged, *raced]),
         *sections,
+        *_raced(raced),
         *_not_run([each for each in results if each["verdict"] not in JUDGED]),
         *_environment(content.get("environment") or {}),
     )
@@ -64,11 +69,11 @@ def _counts(results: Sequence[Row]) -> Element:
     return element("p", *shown, class_="counts") if shown else element("p", "No case.")
 
 
-def _workload(name: str, results: list[Row]) -> list[Element]:
+def _workload(name: str, results: list[Row], times: Times) -> list[Element]:
     ranked = sorted(results, key=lambda each: (each["dtype"] != "fp32", -each["value"], each["id"]))
     labels = [_label(each) for each in ranked]
-    sections = [element("h2", name), _verdicts(ranked)]
-    if len(figures := _figures(ranked)):
+    sections = [element("h2", name), _verdicts(ranked, times)]
+    if len(figures := _figures(ranked, times)):
         sections += [element("h3", "What accuracy costs"), figures]
     quantized = [(label, each) for label, each in zip(labels, ranked, strict=True) if each["dtype"] != "fp32"]
     if (classes := heatmap([each for _, each in quantized], [label for label, _ in quantized])) is not None:
@@ -78,8 +83,8 @@ def _workload(name: str, results: list[Row]) -> list[Element]:
     return sections
 
 
-def _verdicts(results: Sequence[Row]) -> Element:
-    batches = sorted({each["batch"] for result in results for each in result.get("latency") or []})
+def _verdicts(results: Sequence[Row], times: Times) -> Element:
+    batches = _batches(results, times)
     metric = results[0]["metric"]
     head = element(
         "tr",
@@ -94,12 +99,11 @@ def _verdicts(results: Sequence[Row]) -> Element:
         *[element("th", "speedup", element("small", f"batch {each}"), class_="wide") for each in batches],
         element("th", "verdict"),
     )
-    body = [_verdict_row(each, batches) for each in results]
+    body = [_verdict_row(each, {batch: times[each["id"]].get(batch) for batch in batches}) for each in results]
     return element("div", element("table", element("thead", head), element("tbody", *body)), class_="scroll")
 
 
-def _verdict_row(result: Row, batches: Sequence[int]) -> Element:
-    times = {each["batch"]: each for each in result.get("latency") or []}
+def _verdict_row(result: Row, times: Mapping[int, Row | None]) -> Element:
     interval = result.get("interval")
     between = "" if not interval else f"{interval[0]:+.2f} to {interval[1]:+.2f}"
     share = result.get("integer_share")
@@ -119,7 +123,7 @@ def _verdict_row(result: Row, batches: Sequence[int]) -> Element:
             element("small", _kilobytes(result.get("fp32_size_bytes"))),
             class_="wide",
         ),
-        *[element("td", *_speedup(times.get(each)), class_="wide") for each in batches],
+        *[element("td", *_speedup(each), class_="wide") for each in times.values()],
         element("td", _words(result["verdict"]), class_=f"verdict {_class(result['verdict'])}"),
     )
 
@@ -130,15 +134,15 @@ def _speedup(time: Row | None) -> tuple[Child, ...]:
     return f"{1 / time['ratio']:.2f}", element("small", f"{1 / time['high']:.2f} to {1 / time['low']:.2f}")
 
 
-def _figures(results: Sequence[Row]) -> Element:
+def _figures(results: Sequence[Row], times: Times) -> Element:
     metric = str(results[0]["metric"])
     made = []
     sized = [each for each in results if each.get("size_bytes")]
     if len(sized) > 1:
         points = [Point(each["size_bytes"] / 1000, each["value"], each["dtype"], _label(each)) for each in sized]
         made.append(scatter(points, "size, kB", metric))
-    for batch in sorted({each["batch"] for result in results for each in result.get("latency") or []}):
-        timed = [(result, each) for result in results for each in result.get("latency") or [] if each["batch"] == batch]
+    for batch in _batches(results, times):
+        timed = [(result, times[result["id"]][batch]) for result in results if batch in times[result["id"]]]
         points = [
             Point(each["ratio"], result["value"], result["dtype"], _label(result), result.get("size_bytes"))
             for result, each in timed
@@ -148,6 +152,40 @@ def _figures(results: Sequence[Row]) -> Element:
             points += [Point(1.0, each["value"], "fp32", _label(each), each.get("size_bytes")) for each in floats]
         made.append(scatter(points, f"time / FP32 time, batch {batch}", metric))
     return element("div", *made, class_="figures")
+
+
+def _batches(results: Sequence[Row], times: Times) -> list[int]:
+    return sorted({batch for each in results for batch in times[each["id"]]})
+
+
+def _raced(raced: Sequence[Row]) -> list[Element]:
+    if not raced:
+        return []
+    head = element(
+        "tr",
+        element("th", "case"),
+        element("th", "batch"),
+        element("th", "against"),
+        element("th", "time ratio", element("small", "interval")),
+        element("th", "ms", element("small", "against"), class_="wide"),
+        element("th", "executed", class_="wide"),
+        element("th", "verdict"),
+    )
+    body = [
+        element(
+            "tr",
+            element("th", each["id"], scope="row"),
+            element("td", str(each["batch"])),
+            element("td", each["against"]),
+            element("td", f"{each['ratio']:.3f}", element("small", f"{each['low']:.3f} to {each['high']:.3f}")),
+            element("td", f"{each['other_ms']:.3g}", element("small", f"{each['reference_ms']:.3g}"), class_="wide"),
+            element("td", each.get("executed"), class_="wide"),
+            element("td", each["verdict"], class_=f"verdict {_class(each['verdict'])}"),
+        )
+        for each in raced
+    ]
+    table = element("table", element("thead", head), element("tbody", *body))
+    return [element("h2", "Time against another"), element("div", table, class_="scroll")]
 
 
 def _references(results: Sequence[Row]) -> Element | None:

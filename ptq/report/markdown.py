@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ptq.report.timings import timings
 from ptq.result import FAIL, JUDGED, PASS, UNRESOLVED
 
 MOST_ROWS = 300
@@ -28,6 +29,7 @@ def summary(content: Mapping[str, Any]) -> str:
         "",
     ]
     told = [each["reason"] for each in judged if each["verdict"] != PASS]
+    told += [each["reason"] for each in timings(content) if each["verdict"] != PASS]
     told += [each["reference"]["line"] for each in judged if (each.get("reference") or {}).get("worse")]
     lines += [f"- {escape(each)}" for each in told] + [""] * bool(told)
     if judged:
@@ -38,13 +40,11 @@ def summary(content: Mapping[str, Any]) -> str:
         )
         lines += [_row(each) for each in ranked[:MOST_ROWS]]
         lines += [f"\n{len(ranked) - MOST_ROWS} more cases are in the JSON report."] * (len(ranked) > MOST_ROWS) + [""]
-    absent = Counter(
-        (each["workload"], each["verdict"], each["reason"]) for each in results if each["verdict"] not in JUDGED
-    )
-    lines += [
-        f"- {escape(workload)}: {count} {(words := verdict.replace('_', ' '))}: {escape(reason.removeprefix(words + ': '))}"
-        for (workload, verdict, reason), count in sorted(absent.items())
-    ]
+    if raced := timings(content):
+        lines += ["| case | batch | against | time ratio | interval | executed | verdict |"]
+        lines += ["|---|--:|---|--:|:-:|---|---|", *[_raced(each) for each in raced[:MOST_ROWS]], ""]
+    absent = Counter(_absence(each) for each in results if each["verdict"] not in JUDGED)
+    lines += [f"- {escape(workload)}: {count} {escape(why)}" for (workload, why), count in sorted(absent.items())]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -57,6 +57,24 @@ def append(path: Path, content: Mapping[str, Any]) -> None:
 def escape(text: str) -> str:
     """Text that markdown shows as it is, on one line."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _absence(result: Mapping[str, Any]) -> tuple[str, str]:
+    words = result["verdict"].replace("_", " ")
+    return result["workload"], f"{words}: {result['reason'].removeprefix(words + ': ')}"
+
+
+def _raced(timing: Mapping[str, Any]) -> str:
+    cells = [
+        escape(timing["id"]),
+        str(timing["batch"]),
+        escape(timing["against"]),
+        f"{timing['ratio']:.3f}",
+        f"{timing['low']:.3f} … {timing['high']:.3f}",
+        escape(timing.get("executed") or ""),
+        f"{_MARKS[timing['verdict']]} {timing['verdict']}",
+    ]
+    return "| " + " | ".join(cells) + " |"
 
 
 def _row(result: Mapping[str, Any]) -> str:

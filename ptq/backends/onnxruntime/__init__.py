@@ -10,7 +10,7 @@ from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
-from ptq.backends.onnxruntime.correct import correct, moments
+from ptq.backends.onnxruntime.correct import correct
 from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
@@ -33,9 +33,7 @@ class OnnxRuntime:
 
     def cases(self, workload: str) -> Iterable[Case]:
         yield Case(workload, self.name, FP32)
-        for exclude, dtype, method, granularity in product(
-            ("none", "auto"), DTYPES, methods(), ("tensor", "channel")
-        ):
+        for exclude, dtype, method, granularity in product(("none", "auto"), DTYPES, methods(), ("tensor", "channel")):
             yield Case(workload, self.name, dtype, method, granularity, exclude)
 
     def unsupported(self, case: Case) -> str | None:
@@ -54,16 +52,16 @@ class OnnxRuntime:
         plan = Plan(dtype, ranges, per_channel, [each.node for each in excluded])
         notes = {"calibration": "ptq statistics"}
         if excluded:
-            notes["in float"] = f"{len(excluded)} nodes; the first: {excluded[0].node} {excluded[0].reason}"
+            notes["in float"] = summary(excluded)
         if not corrects(case.method):
             quantize(model.prepared, plan, out)
             return notes
         with tempfile.TemporaryDirectory() as folder:
             corrected = Path(folder) / "corrected.onnx"
-            seen = moments(model.prepared, calibration.samples)
-            grids = correct(model.prepared, corrected, seen, dtype.weight_quantizer, per_channel)
-            quantize(corrected, replace(plan, overrides=grids), out)
-        return notes | {"correction": "weights and biases, on the calibration images"}
+            seen, grid = calibration.moments(), dtype.weight_quantizer
+            overrides = correct(model.prepared, corrected, seen, grid, per_channel, plan.exclude)
+            quantize(corrected, replace(plan, overrides=overrides), out)
+        return notes | {"corrected": "weights rounded and biases shifted on the calibration images"}
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
         from ptq.backends.onnxruntime.session import session

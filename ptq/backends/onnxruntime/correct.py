@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,16 @@ def moments(model: Path, samples: Samples, batch: int = 32) -> dict[str, Moments
     return {name: so_far.finish() for name, so_far in sums.items()}
 
 
-def correct(model: Path, out: Path, seen: dict[str, Moments], quantizer: Quantizer, per_channel: bool) -> Overrides:
+def correct(
+    model: Path,
+    out: Path,
+    seen: Mapping[str, Moments],
+    quantizer: Quantizer,
+    per_channel: bool,
+    exclude: Collection[str] = (),
+) -> Overrides:
     """Write `model` to `out` with weights on the grid of `quantizer`, biases shifted, and pooling over the whole map
-    as GlobalAveragePool; `seen` is what `moments` gave.
+    as GlobalAveragePool; `seen` is what `moments` gave, `exclude` names nodes that stay in float.
 
     Returns the grid for ``extra_options["TensorQuantOverrides"]`` of ``quantize_static``, which then finds every weight
     exactly on it. Tensor names, and so activation ranges, stay as they were. A GlobalAveragePool gets an output scale
@@ -73,7 +80,7 @@ def correct(model: Path, out: Path, seen: dict[str, Moments], quantizer: Quantiz
     kind = getattr(QuantType, f"Q{'' if quantizer.signed else 'U'}Int{quantizer.bits}")
     overrides: Overrides = {}
     constants = {each.name: each for each in graph_model.graph.initializer}
-    for layer in list(_layers(graph_model)):
+    for layer in [each for each in _layers(graph_model) if each.node.name not in exclude]:
         axis = layer.axis if per_channel else None
         scale, zero_point = quantizer.grids(*weights.ranges(layer.weights, quantizer, axis))
         found = seen[layer.node.output[0]]

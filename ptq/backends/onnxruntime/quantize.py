@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ptq.backends.onnxruntime.correct import Overrides
 from ptq.errors import BadModel
 from ptq.methods import Range
 from ptq.quantizer import Quantizer
@@ -61,7 +61,7 @@ class Plan:
     ranges: Mapping[str, Range]
     per_channel: bool
     exclude: Sequence[str] = ()
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Overrides = field(default_factory=dict)
 
 
 def quantize(prepared: Path, plan: Plan, out: Path) -> None:

@@ -1,0 +1,118 @@
+"""Cache file: statistics and ranges on disk, in the JSON that onnxruntime's calibration cache loader reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptq.calibration.histogram import Histogram, empty
+from ptq.calibration.statistics import TensorStatistics
+from ptq.errors import BadData
+from ptq.methods import Range
+from ptq.store import write_text
+
+_STATISTICS = "ptq_statistics"
+
+
+def save_statistics(path: Path, statistics: Mapping[str, TensorStatistics]) -> None:
+    """Write statistics by tensor name. The same statistics give the same bytes.
+
+    ``onnxruntime.quantization.calibrate.load_tensors_data`` reads the file too, and finds the whole range of every
+    tensor in it; the rest is under a key of its own, which it passes over.
+    """
+    details = {}
+    for name, each in statistics.items():
+        used = np.flatnonzero(each.histogram.counts)
+        first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+        details[name] = {
+            "min": each.min,
+            "max": each.max,
+            "count": each.count,
+            "total": str(each.total),
+            "total_squares": str(each.total_squares),
+            "exponent": each.histogram.exponent,
+            "first": first,
+            "counts": each.histogram.counts[first:last].tolist(),
+        }
+    whole = {name: (each.min, each.max) for name, each in statistics.items()}
+    _write(path, {**_tensors_data(whole), _STATISTICS: details})
+
+
+def load_statistics(path: Path) -> dict[str, TensorStatistics]:
+    """What `save_statistics` wrote. Raises `BadData` for a file that is not such a file, or is not there."""
+    content = _read(path)
+    if _STATISTICS not in content:
+        raise BadData(f"{path}: holds ranges only, but should hold statistics (key {_STATISTICS!r}): calibrate again")
+    try:
+        return {name: _statistics(each) for name, each in content[_STATISTICS].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise BadData(f"{path}: is not whole ({type(error).__name__}: {error}), calibrate again") from error
+
+
+def save_ranges(path: Path, ranges: Mapping[str, Range]) -> None:
+    """Write (low, high) by tensor name for ``quantize_static(calibration_cache_path=path)``, as float32."""
+    _write(path, _tensors_data(ranges))
+
+
+def load_ranges(path: Path) -> dict[str, Range]:
+    """(low, high) by tensor name: what `save_ranges` or onnxruntime's ``save_tensors_data`` wrote.
+
+    Raises `BadData` for a file that is neither, or is not there.
+    """
+    content = _read(path)
+    try:
+        return {name: (_number(each["lowest"]), _number(each["highest"])) for name, each in content["data"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadData(f"{path}: no lowest and highest for every tensor ({type(error).__name__}: {error})") from error
+
+
+def _tensors_data(ranges: Mapping[str, Range]) -> dict[str, Any]:
+    data = {
+        name: {"CLS": "TensorData", "lowest": _array(low), "highest": _array(high)}
+        for name, (low, high) in ranges.items()
+    }
+    method = {"CLS": "CalibrationMethod", "value": "CalibrationMethod.MinMax"}
+    return {"CLS": "TensorsData", "calibration_method": method, "data": data, "smooth_quant": False}
+
+
+def _array(value: float) -> dict[str, Any]:
+    return {"CLS": "numpy.array", "dtype": "float32", "data": float(np.float32(value))}
+
+
+def _number(value: Any) -> float:
+    return float(np.asarray(value["data"] if isinstance(value, dict) else value).reshape(()))
+
+
+def _statistics(each: Mapping[str, Any]) -> TensorStatistics:
+    counts, kept = empty(), np.asarray(each["counts"], np.int64)
+    counts[each["first"] : each["first"] + len(kept)] = kept
+    counts.setflags(write=False)
+    if int(counts.sum()) != each["count"]:
+        raise ValueError(f"{int(counts.sum())} values in the histogram, {each['count']} counted")
+    return TensorStatistics(
+        float(each["min"]),
+        float(each["max"]),
+        int(each["count"]),
+        Fraction(each["total"]),
+        Fraction(each["total_squares"]),
+        Histogram(counts, int(each["exponent"])),
+    )
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(content, sort_keys=True, allow_nan=False) + "\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadData(f"{path}: cannot be read as a calibration cache ({error})") from error
+    if not isinstance(content, dict):
+        raise BadData(f"{path}: is {type(content).__name__} in JSON, but should be an object with 'data'")
+    return content
