@@ -113,7 +113,8 @@ def test_it_lists_its_cases_without_its_framework(name: str) -> None:
     assert len({each.id for each in cases}) == len(cases) > 1
     assert [each.dtype for each in cases].count("fp32") <= 1
     assert all(backend.suffix(each).startswith(".") for each in cases)
-    assert (missing := backend.missing()) is None or missing.startswith("not installed: ")
+    missing = backend.missing()
+    assert missing is None or missing.startswith("not installed: ")
     if missing is None:
         versions = backend.versions()
         assert versions
