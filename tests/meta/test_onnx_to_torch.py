@@ -19,9 +19,7 @@ from ptq.models.torch_file import TorchFile
 
 torch = pytest.importorskip("torch", reason="not installed: pip install 'ptq[torch]'")
 onnx = pytest.importorskip("onnx")
-if (
-    importlib.util.find_spec("onnx2torch") is None
-):  # not imported: that fails beside a broken torchvision
+if importlib.util.find_spec("onnx2torch") is None:  # not imported: that fails beside a broken torchvision
     pytest.skip("onnx2torch not installed: pip install 'ptq[torch]'", allow_module_level=True)
 
 
@@ -180,3 +178,19 @@ def test_torchvision_may_be_in_any_state(state: str, tiny: Path, tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ("['torchvision']" if state == "real" else "[]"), "a stand-in was left behind"
+
+
+def test_convert_and_inspect_from_the_command_line(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ptq.cli import main
+
+    out = tmp_path / "tiny.pt"
+    for arguments in (["convert", str(tiny), str(out)], ["inspect", str(out)]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "max |torch - onnx| " in said
+    assert "3 torch.nn.modules.conv.Conv2d" in said
+    assert "of 8 compute nodes run in integer" in said

@@ -42,6 +42,8 @@ def test_every_kind_of_end_says_the_same(keras: Path, tmp_path: Path, capfd: pyt
         census = BACKEND.census(out)
         assert census.integer.get("Conv") == 3
         assert (dict(census.floating), census.stray) == ({}, 0), f"{ends}: {census}"
+        operators = [operator for _, operator, _ in BACKEND.inspect(out)]
+        assert operators.count("CONV_2D") == 3
         said[ends] = BACKEND.load(out)(inputs)
         assert said[ends].dtype == np.float32
         assert set(np.unique(said[ends] * 256 % 1)) == {0}, "softmax has a fixed scale of 1/256"

@@ -27,9 +27,7 @@ from ptq.models.torch_file import TorchFile
 
 torch = pytest.importorskip("torch", reason="not installed: pip install 'ptq[torch]'")
 onnx = pytest.importorskip("onnx")
-if (
-    importlib.util.find_spec("onnx2torch") is None
-):  # not imported: that fails beside a broken torchvision
+if importlib.util.find_spec("onnx2torch") is None:  # not imported: that fails beside a broken torchvision
     pytest.skip("onnx2torch not installed: pip install 'ptq[torch]'", allow_module_level=True)
 
 INT8 = Case("tiny", "torch", "int8", "minmax")

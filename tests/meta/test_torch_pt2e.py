@@ -25,9 +25,7 @@ from ptq.models.torch_file import TorchFile
 
 torch = pytest.importorskip("torch", reason="not installed: pip install 'ptq[torch]'")
 onnx = pytest.importorskip("onnx")
-if (
-    importlib.util.find_spec("onnx2torch") is None
-):  # not imported: that fails beside a broken torchvision
+if importlib.util.find_spec("onnx2torch") is None:  # not imported: that fails beside a broken torchvision
     pytest.skip("onnx2torch not installed: pip install 'ptq[torch]'", allow_module_level=True)
 if BACKEND.missing() is not None:
     pytest.skip(f"torchao {BACKEND.missing()}", allow_module_level=True)
@@ -197,3 +195,8 @@ def test_a_transposed_linear_weight_is_why_parameters_are_made_contiguous(model:
     assert np.abs(right - simulated_right).max() < 0.05
     wrong, simulated_wrong = said[False]
     assert np.abs(wrong - simulated_wrong).max() > 0.05, "lowering reads views aright now: the rewrite can go"
+
+
+def test_inspect_names_nodes_and_operators(made: tuple[Path, dict[str, str]]) -> None:
+    operators = [operator for _, operator, _ in BACKEND.inspect(made[0])]
+    assert sum("qconv" in each for each in operators) == 3
