@@ -153,7 +153,7 @@ def test_one_scale_for_both_destroys_the_scores_and_the_plan_restores_them(detec
     """The failure itself, on a tiny graph: quantized whole, every score is 0; with the plan, none is lost."""
     import onnxruntime
 
-    from ptq.backends.onnxruntime.quantize import DTYPES, quantize
+    from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
 
     statistics = {name: Seen(-6.0, 6.0) for name in ("a", "b", "logits_of_boxes", "logits_of_classes", "image")}
     statistics |= spread(gate=(0, 1), share=(0, 1), turned=(0, 1), expected=(0, 4), boxes=(0, 640), scores=(0, 1))
@@ -168,7 +168,7 @@ def test_one_scale_for_both_destroys_the_scores_and_the_plan_restores_them(detec
 
     plan = [each.node for each in plan_exclude(detector, statistics)]  # type: ignore[arg-type]
     for name, exclude in (("whole", []), ("planned", plan)):
-        quantize(detector, DTYPES["u8s8"], ranges, False, exclude, tmp_path / f"{name}.onnx")
+        quantize(detector, Plan(DTYPES["u8s8"], ranges, False, exclude), tmp_path / f"{name}.onnx")
     want = scores(detector)
     assert want.max() > 0.4
     assert (scores(tmp_path / "whole.onnx") == 0).mean() > 0.9
