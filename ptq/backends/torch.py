@@ -84,19 +84,20 @@ class Torch:
         said: list[str] = []
         with torch_runtime.running(1, ENGINE), torch_runtime.deprecations(said):
             tensors = torch_observers.tensor_names(module, torch_runtime.entry(proto).name)
-            example = next(iter(calibration.samples.batches(1)))
-            prepared = _prepare(module, case.method, case.granularity, example.shape)
+            batch = torch_runtime.batch_of(proto)
+            shape = (batch or 1, *next(iter(calibration.samples.batches(1))).shape[1:])
+            prepared = _prepare(module, case.method, case.granularity, shape)
             qparams, how = torch_observers.choose(
                 prepared,
                 torch_observers.observers(prepared, _is_fixed),
                 case.method if case.method in methods() and case.method not in OWN else None,
                 calibration,
                 tensors,
-                torch_runtime.batch_of(proto),
+                batch,
             )
             converted = _convert(prepared, qparams)
-            require_int8(case, torch_census.census(converted, example.shape))
-            settings = {"granularity": case.granularity, "shape": ",".join(map(str, example.shape))}
+            require_int8(case, torch_census.census(converted, shape))
+            settings = {"granularity": case.granularity, "shape": ",".join(map(str, shape))}
             TorchFile("fx", settings, proto.SerializeToString(), converted.state_dict(), qparams).save(out)
         return {**notes, **how, "deprecated": "; ".join(said)} if said else {**notes, **how}
 

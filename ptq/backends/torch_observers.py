@@ -129,28 +129,32 @@ def choose(
     """
     size = batch or BATCH
     if method is None:
-        observe(prepared, calibration.samples, size)
+        observe(prepared, calibration.samples, size, batch is not None)
         notes = {"calibration": "own observers", "calibration_batch": str(size)}
         return observed(prepared, watched), notes
     given = handed_over(watched, name, calibration.ranges(method, ACTIVATION))
     alone = [each for each, (node, _) in watched.items() if each not in given and node.op != "get_attr"]
     notes = {"calibration": "ptq statistics"}
     if alone:
-        observe(prepared, calibration.samples, size)
+        observe(prepared, calibration.samples, size, batch is not None)
         notes["calibration"] = f"ptq statistics, own observers of {len(alone)} in {len(watched)} tensors"
         notes["calibration_batch"] = str(size)
     else:
         # Constants, and weights in graphs that hold them, are seen by any one run.
-        observe(prepared, next(iter(calibration.samples.batches(size))), size)
+        observe(prepared, next(iter(calibration.samples.batches(size))), size, batch is not None)
     return {**observed(prepared, set(watched) - set(given)), **given}, notes
 
 
-def observe(prepared: torch.fx.GraphModule, inputs: Samples | Float32, size: int) -> None:
-    """Run inputs through a prepared graph, `size` at a time; a rest that is smaller runs as it is."""
+def observe(prepared: torch.fx.GraphModule, inputs: Samples | Float32, size: int, fixed: bool) -> None:
+    """Run inputs through a prepared graph, `size` at a time.
+
+    A rest that is smaller runs as it is; where the graph's batch is `fixed` it is filled up with its last sample.
+    """
     import torch
 
     for each in (inputs,) if isinstance(inputs, np.ndarray) else inputs.batches(size):
-        prepared(torch.from_numpy(each))
+        short = size - len(each) if fixed else 0
+        prepared(torch.from_numpy(np.concatenate([each, each[-1:].repeat(short, axis=0)]) if short else each))
 
 
 def _path(node: Any, known: Mapping[str, str]) -> str | None:

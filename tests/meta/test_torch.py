@@ -65,9 +65,7 @@ def test_eager_mode_changes_nothing_and_is_found_out(model: FloatModel) -> None:
         converted = convert(prepared)
         assert torch.equal(converted(inputs), expected), "not a no-op any more: the trap is gone upstream"
         census = torch_census.census(converted, SHAPE)
-    with pytest.raises(
-        Unsupported, match=r"tiny-torch-int8-minmax: the conversion gave no int8 weight .8 compute nodes|no int8 weight"
-    ):
+    with pytest.raises(Unsupported, match="tiny-torch-int8-minmax: the conversion gave no int8 weight"):
         require_int8(INT8, census)
 
 
