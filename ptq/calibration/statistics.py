@@ -119,7 +119,7 @@ class _Accumulator:
     def _sum(self, pieces: Float32, wide: npt.NDArray[np.bool_], scratch: _Scratch) -> None:
         # numpy adds each row pairwise: the sum of an image's piece is the same alone and in company
         squares = scratch.real[: pieces.size].reshape(pieces.shape)
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # far rows are summed again below
             np.square(pieces, out=squares)
             totals, total_squares = pieces.sum(axis=1), squares.sum(axis=1)
         for total, square, row, far in zip(totals.tolist(), total_squares.tolist(), pieces, wide.tolist(), strict=True):
