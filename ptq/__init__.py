@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ptq.cases import Case
-from ptq.checks import Check, checks
+from ptq.checks import Check
 from ptq.contract import InputContract
 from ptq.errors import BadData, BadModel, NoData, NotInstalled, PtqError, Unsupported
 from ptq.metrics.top1 import Top1
@@ -36,5 +36,4 @@ __all__ = [
     "Unsupported",
     "Workload",
     "builtin_workloads",
-    "checks",
 ]

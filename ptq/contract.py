@@ -46,10 +46,12 @@ class InputContract:
         if len(batch.shape) != len(self.shape) or any(
             want is not None and want != have for have, want in zip(batch.shape, self.shape, strict=True)
         ):
-            raise ContractBroken(f"batch.shape={batch.shape}, but should be {self._shape()}{self._shape_cause(batch.shape)}")
+            raise ContractBroken(
+                f"batch.shape={batch.shape}, but should be {self._shape()}{self._shape_cause(batch.shape)}"
+            )
         if batch.size == 0:
             raise ContractBroken(f"batch.shape={batch.shape} holds nothing, but should hold at least one sample")
-        values = batch.reshape(len(batch), -1)
+        values = np.asarray(batch.reshape(len(batch), -1), dtype=self.dtype)
         good = (values >= self.low) & (values <= self.high)
         if not good.all():
             sample, position = np.argwhere(~good)[0]
@@ -64,10 +66,11 @@ class InputContract:
 
         `lowest`, `highest` and the per-channel `mean`, shape (C,), are taken over the data set.
         """
-        if highest <= self.low + self.used * (self.high - self.low):
+        least = self.low + self.used * (self.high - self.low)
+        if highest <= least:
             slip = "; likely cause: divided by 255" if self.high > 1 >= highest else ""
             raise ContractBroken(
-                f"max={highest:g} over all samples, but should be above {self.low + self.used * (self.high - self.low):g}"
+                f"max={highest:g} over all samples, but should be above {least:g}"
                 f" for a range of [{self.low:g}, {self.high:g}]{slip}"
             )
         if self.channel_mean is None:

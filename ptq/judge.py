@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,11 @@ from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
 from ptq.metrics.metric import Score
 from ptq.pipeline import Pipeline, Said, cases_of
 from ptq.progress import Notify, silent
+from ptq.race import Race, race
+from ptq.reference import References
 from ptq.result import NO_DATA, NOT_INSTALLED, UNSUPPORTED, Result
-from ptq.store import Store
-from ptq.verdict import CONFIDENCE, judge_accuracy
+from ptq.store import Store, write_bytes
+from ptq.verdict import CONFIDENCE, Verdict, judge_accuracy, judge_structure
 from ptq.workload import Workload
 
 REFERENCE_BACKEND = "onnxruntime"
@@ -30,13 +34,21 @@ class Judge:
     Raises `PtqError` when two workloads share a name or there is none.
     """
 
-    def __init__(self, workloads: Sequence[Workload], bars: Bars, store: Store, notify: Notify = silent) -> None:
+    def __init__(
+        self,
+        workloads: Sequence[Workload],
+        bars: Bars,
+        references: References,
+        store: Store,
+        notify: Notify = silent,
+    ) -> None:
         names = [each.name for each in workloads]
         if not names:
             raise PtqError("no workload: declare at least one in conftest.py with the hook pytest_ptq_workloads")
         if twice := {name for name in names if names.count(name) > 1}:
             raise PtqError(f"workload {min(twice)!r} is declared twice, but a name should be declared once")
         self.bars = bars
+        self.references = references
         self.pipelines: Mapping[str, Pipeline] = {each.name: Pipeline(each, store, notify) for each in workloads}
 
     def cases(self) -> list[Case]:
@@ -61,6 +73,19 @@ class Judge:
             verdict, reason = UNSUPPORTED, str(absent)
         return Result(case, metric, verdict, reason, bar=bar.as_json())
 
+    def structure(self, case: Case) -> Verdict:
+        """The verdict on what of a case really runs in integer; raises where `Pipeline.artifact` does."""
+        return judge_structure(case.id, self.pipelines[case.workload].census(case), self.bars.of(case.id))
+
+    def race(self, case: Case, batch: int, base: Path | None) -> Race:
+        """A case ready to be timed, see `ptq.race.race`."""
+        return race(self.pipelines[case.workload], case, batch, self.bars.of(case.id), base)
+
+    def save(self, case: Case, folder: Path) -> None:
+        """Copy the artifact of a case to `folder`, under its id: the base of a later race."""
+        artifact = self.pipelines[case.workload].artifact(case).path
+        write_bytes(folder / f"{case.id}{artifact.suffix}", artifact.read_bytes())
+
     def reference(self, case: Case) -> Case:
         """The float case a case is compared with."""
         return Case(case.workload, REFERENCE_BACKEND, FP32)
@@ -75,7 +100,7 @@ class Judge:
         interval = metric.drop(said.predictions, fp32.predictions, samples, bar.confidence or CONFIDENCE)
         census = pipeline.census(case)
         verdict = judge_accuracy(case.id, metric.name, score, fp32_score, interval, bar)
-        return Result(
+        result = Result(
             case=case,
             metric=metric.name,
             verdict=verdict.name,
@@ -104,6 +129,11 @@ class Judge:
             evaluation=samples.digest,
             outcomes=_packed(score),
         )
+        comparison = self.references.compare(result)
+        if comparison is None:
+            return result
+        then = self.references.entries[case.id].value
+        return replace(result, reference={"value": then, "worse": comparison.worse, "line": comparison.line})
 
 
 def _calibration(case: Case, pipeline: Pipeline) -> dict[str, Any]:

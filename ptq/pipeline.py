@@ -31,7 +31,7 @@ from ptq.store import Entry, Store, file_digest
 from ptq.workload import Source, Workload
 
 BATCH = 100
-"""Inputs per batch where the model's own batch dimension varies. Fixed, because some frameworks' results depend on it."""
+"""Inputs per batch where the model's own batch varies. Fixed, because some frameworks' results depend on it."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Pipeline:
             predict = backend.load(artifact.path)
             outputs = (predict(batch) for batch in self._checked(samples))
             with out.open("wb") as file:
-                np.savez(file, **metric.collect(outputs, samples))
+                np.savez(file, allow_pickle=False, **metric.collect(outputs, samples))
 
         with step(f"{case}: evaluating {len(samples)} samples", self._notify):
             entry = self.store.get("predictions", key, ".npz", make)

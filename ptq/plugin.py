@@ -6,29 +6,37 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
 from ptq import hooks
 from ptq.bars import load_bars
 from ptq.cases import Case
-from ptq.checks import Check, subject
+from ptq.checks import Check, checks, subject
 from ptq.environment import environment
-from ptq.errors import NoData, NotInstalled, PtqError
-from ptq.gate import Demand, complaints
+from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
 from ptq.judge import Judge
 from ptq.pipeline import backends
 from ptq.progress import Notify
+from ptq.race import BATCHES, timed
+from ptq.reference import load_references
+from ptq.report import html, markdown
 from ptq.report import json as json_report
 from ptq.report.table import table
-from ptq.result import FAIL, UNSUPPORTED, Result
+from ptq.result import FAIL, NO_DATA, NOT_INSTALLED, UNSUPPORTED, Result
 from ptq.store import Store
+from ptq.tally import CHECKED, GATE, RESULT, STRUCTURE, TIMING, Demand, Tally, lines_of
+from ptq.verdict import Verdict
 
 _MARKERS = (
     "accuracy: judges the accuracy of a case against its bar",
     "preprocessing: checks what goes into a model",
+    "structure: judges what of a case really runs in integer",
+    "latency: times a case against the float model, side by side; not run by default",
     "slow: takes minutes; not run by default",
     "speed: benchmark of ptq itself against others; not run by default",
     "ptq(workload, backend, dtype, method, granularity, exclude): what a case is, for -m \"ptq(dtype='int8')\"",
@@ -37,7 +45,7 @@ _JUDGE = pytest.StashKey[Judge]()
 _RUN = pytest.StashKey["Run"]()
 _SCRATCH = pytest.StashKey[Path]()
 _NOTIFY = pytest.StashKey[Notify]()
-_RESULT, _CHECKED = "ptq", "ptq_checked"
+T = TypeVar("T")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,6 +58,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
     group.addoption("--ptq-min-cases", metavar="N", type=int, default=0, help="fail unless N cases are judged")
     group.addoption("--ptq-json", metavar="PATH", help="write the results as JSON")
+    group.addoption("--ptq-html", metavar="PATH", help="write the results as one self-contained page")
+    group.addoption(
+        "--ptq-update", action="store_true", help="rewrite reference.json beside the bars with what is measured"
+    )
+    group.addoption(
+        "--ptq-strict", action="store_true", help="a case without a reference, or the reverse, fails the run"
+    )
+    group.addoption("--ptq-artifacts", metavar="DIR", help="save every judged artifact there, by case id")
+    group.addoption("--ptq-against", metavar="DIR", help="race artifacts against those saved there, not against fp32")
+    group.addoption("--ptq-modelopt-python", metavar="PATH", help="an interpreter that has nvidia-modelopt")
     group.addoption("--ptq-no-cache", action="store_true", help="make everything anew, keep nothing")
 
 
@@ -61,9 +79,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for each in _MARKERS:
         config.addinivalue_line("markers", each)
     # a copy of the descriptor, because a test's stderr is captured and its reader waits now
-    terminal = open(os.dup(2), "w", encoding="utf-8", errors="replace")  # noqa: SIM115
-    config.add_cleanup(terminal.close)
-    config.stash[_NOTIFY] = lambda line: print(f"\nptq: {line} ...", file=terminal, flush=True)
+    terminal = os.dup(2)
+    config.add_cleanup(lambda: os.close(terminal))
+    config.stash[_NOTIFY] = lambda line: _write(terminal, f"\nptq: {line} ...\n")
     if config.getoption("ptq_no_cache") and not hasattr(config, "workerinput"):
         config.stash[_SCRATCH] = Path(tempfile.mkdtemp(prefix="ptq-"))
     if not hasattr(config, "workerinput"):
@@ -89,21 +107,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "judge" not in wanted or not wanted & {"case", "workload"}:
         return
     judge = _judge(metafunc.config)
-    if "case" in wanted:
-        metafunc.parametrize(
-            "case", [pytest.param(case, id=case.id, marks=pytest.mark.ptq(**case.fields())) for case in judge.cases()]
-        )
-    if "workload" in wanted:
-        metafunc.parametrize(
-            "workload", [pytest.param(name, id=name, marks=pytest.mark.ptq(workload=name)) for name in judge.pipelines]
-        )
+    if {"case", "batch"} <= wanted:
+        pairs = [(case, batch) for case in timed(judge.cases()) for batch in BATCHES]
+        metafunc.parametrize("case,batch", [_param(f"{case.id}-batch{batch}", case, batch) for case, batch in pairs])
+    elif "case" in wanted:
+        metafunc.parametrize("case", [_param(case.id, case) for case in judge.cases()])
+    elif {"workload", "check"} <= wanted:
+        params = [
+            pytest.param(name, each, id=f"{name}-{each.name}", marks=pytest.mark.ptq(workload=name))
+            for name in judge.pipelines
+            for each in checks()
+        ]
+        metafunc.parametrize("workload,check", params)
+
+
+def _param(name: str, case: Case, *more: Any) -> Any:
+    return pytest.param(case, *more, id=name, marks=pytest.mark.ptq(**case.fields()))
 
 
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> CaseJudge:
-    """Judges what a test is parametrized with: ``judge(case)``, ``judge.check(workload, check)``.
+    """Judges what a test is parametrized with: ``judge(case)``, ``judge.structure(case)``,
+    ``judge.latency(case, batch, benchmark)``, ``judge.check(workload, check)``.
 
-    A test that asks for `judge` and for `case` or `workload` runs once for each of them.
+    A test that asks for `judge` and for `case`, for `case` and `batch`, or for `workload` and `check` runs once for
+    each of them.
     """
     return CaseJudge(request)
 
@@ -112,41 +140,95 @@ class CaseJudge:
     """The `judge` fixture: measures, records for the report, and passes, fails, xfails or skips the test."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._config = request.config
         self._judge = _judge(request.config)
         self._required = frozenset(request.config.getoption("ptq_require"))
         self._properties = request.node.user_properties
 
     def __call__(self, case: Case) -> Result:
-        """The result of `case`; fails the test in one line when it is under its bar, skips it when it was not run."""
-        try:
+        """The result of `case`; fails the test in one line when it is under its bar or significantly worse than its
+        reference, skips it when it was not run.
+        """
+        self._properties.append((GATE, case.id))
+        with _failing_in_one_line(case.id):
             result = self._judge.result(case)
-        except PtqError as error:
-            _fail(f"{case.id}: {error}" if not str(error).startswith(case.id) else str(error))
-        self._properties.append((_RESULT, json.dumps(result.as_json(), allow_nan=False)))
+            if result.judged and (folder := self._config.getoption("ptq_artifacts")):
+                self._judge.save(case, self._config.invocation_params.dir / folder)
+        self._properties.append((RESULT, json.dumps(result.as_json(), allow_nan=False)))
         if not result.judged:
-            # what can never be is no gap in what was asked for; what is merely absent is
-            names = set() if result.verdict == UNSUPPORTED else {case.workload, case.backend}
-            self._not_run(names, result.not_run)
+            self._not_run(case, result.verdict, result.not_run)
         if result.red:
             _fail(result.reason)
         if result.verdict == FAIL:
             pytest.xfail(result.reason)
+        then = result.reference or {}
+        if then.get("worse") and not self._config.getoption("ptq_update"):
+            _fail(str(then["line"]))
         return result
+
+    def structure(self, case: Case) -> None:
+        """Judge what of the case really runs in integer against ``min_integer_share``."""
+        self._properties.append((GATE, case.id))
+        with _failing_in_one_line(case.id):
+            verdict = self._measured(case, lambda: self._judge.structure(case))
+        facts = {"id": case.id, **case.fields(), "verdict": verdict.name, "line": verdict.reason}
+        self._properties.append((STRUCTURE, json.dumps(facts)))
+        self._end(verdict)
+
+    def latency(self, case: Case, batch: int, benchmark: Any) -> None:
+        """Race the case in batches of `batch`; `benchmark` is pytest-benchmark's fixture, which stores the times."""
+        self._properties.append((GATE, case.id))
+        if disabled := _benchmarks_disabled(self._config):
+            if "latency" in self._config.option.markexpr.replace("not latency", ""):
+                _fail(
+                    f"{case.id}: -m latency, but {disabled}: nothing would be measured; run it with -n 0, benchmarks on"
+                )
+            benchmark.disabled = True
+            pytest.skip(f"latency: {disabled}")
+        base = self._config.getoption("ptq_against")
+        with _failing_in_one_line(case.id):
+            folder = self._config.invocation_params.dir / base if base else None
+            race = self._measured(case, lambda: self._judge.race(case, batch, folder))
+            benchmark.extra_info.update(race.facts)
+            benchmark.pedantic(race.predict, args=(race.inputs,), rounds=20, iterations=1, warmup_rounds=3)
+            timing = race.run()
+        self._properties.append((TIMING, json.dumps(timing.as_json())))
+        self._end(timing.verdict)
 
     def check(self, workload: str, check: Check) -> None:
         """Run one preprocessing check of a workload; fails the test with the check's own line."""
         try:
             check.run(subject(self._judge.pipelines[workload]))
         except (NoData, NotInstalled) as absent:
-            self._not_run({workload}, str(absent))
+            self._not_run(workload, NO_DATA, str(absent))
+        except Unsupported as reason:
+            pytest.skip(f"{check.name}: does not apply: {reason}")
         except PtqError as error:
             _fail(f"{workload}: {check.name}: {error}")
-        self._properties.append((_CHECKED, workload))
+        self._properties.append((CHECKED, workload))
 
-    def _not_run(self, names: set[str], reason: str) -> NoReturn:
-        if required := names & self._required:
+    def _measured(self, case: Case, measure: Callable[[], T]) -> T:
+        try:
+            return measure()
+        except NotInstalled as absent:
+            self._not_run(case, NOT_INSTALLED, str(absent))
+        except NoData as absent:
+            self._not_run(case, NO_DATA, str(absent))
+        except Unsupported as reason:
+            self._not_run(case, UNSUPPORTED, f"unsupported: {reason}")
+
+    def _not_run(self, what: Case | str, verdict: str, reason: str) -> NoReturn:
+        # what can never be is no gap in what was asked for; what is merely absent is
+        names = {what} if isinstance(what, str) else {what.workload, what.backend}
+        if verdict != UNSUPPORTED and (required := names & self._required):
             _fail(f"{reason} (--ptq-require {min(required)})")
         pytest.skip(reason)
+
+    def _end(self, verdict: Verdict) -> None:
+        if verdict.red:
+            _fail(verdict.reason)
+        if verdict.name == FAIL:
+            pytest.xfail(verdict.reason)
 
 
 class Run:
@@ -154,47 +236,60 @@ class Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._results: dict[str, Result] = {}
-        self._checked: set[str] = set()
+        self._tally = Tally()
         self._complaints: list[str] = []
+        self._notes: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call":
-            return
-        for name, value in report.user_properties:
-            if name == _RESULT:
-                result = Result.from_json(json.loads(str(value)))
-                self._results[result.case.id] = result
-            elif name == _CHECKED:
-                self._checked.add(str(value))
+        if report.when == "call":
+            self._tally.add(report.nodeid, report.user_properties)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         option = self._config.getoption
-        results = list(self._results.values())
-        demand = Demand(tuple(option("ptq_require")), option("ptq_min_cases"))
-        if not results and not self._checked and not demand.required and not demand.min_cases:
+        demand = Demand(tuple(option("ptq_require")), option("ptq_min_cases"), option("ptq_strict"))
+        if not self._tally and not demand:
             return
         try:
-            judge = _judge(self._config)
-            known = {*judge.pipelines, *backends()}
-            self._complaints = complaints(results, self._checked, known, demand)
-            if results:
-                self._complaints += judge.bars.check([case.id for case in judge.cases()])
+            self._finish(_judge(self._config), demand)
         except (PtqError, pytest.UsageError) as error:
             self._complaints.append(str(error))
+        content, here = self._tally.report(), self._config.invocation_params.dir
         if path := option("ptq_json"):
-            content = json_report.report([each.as_json() for each in results], environment())
-            json_report.write(self._config.invocation_params.dir / path, content)
+            json_report.write(here / path, content)
+        if path := option("ptq_html"):
+            html.write(here / path, content)
+        if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(path).open("a", encoding="utf-8") as file:  # the file is GitHub's, and others append to it too
+                file.write(markdown.summary(content))
         if self._complaints and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
+    def _finish(self, judge: Judge, demand: Demand) -> None:
+        ids = [case.id for case in judge.cases()]
+        self._complaints += self._tally.complaints({*judge.pipelines, *backends()}, demand)
+        if self._tally.gates:
+            self._complaints += judge.bars.check(ids)
+        if not self._tally.results:
+            return
+        if self._config.getoption("ptq_update"):
+            judge.references.updated(self._tally.judged, environment(), ids).save()
+            self._notes.append(f"wrote {judge.references.path.name} with {len(self._tally.judged)} measured cases")
+            return
+        gaps = judge.references.gaps([each.case.id for each in self._tally.judged], ids)
+        (self._complaints if demand.strict else self._notes).extend(gaps)
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        writer = terminalreporter._tw
-        if self._results:
+        writer, tally = terminalreporter._tw, self._tally
+        if tally:
             terminalreporter.section("ptq")
-            text = table(list(self._results.values()), max(150, writer.fullwidth), bool(writer.hasmarkup))
+        if tally.results:
+            text = table(list(tally.results.values()), max(150, writer.fullwidth), bool(writer.hasmarkup))
             terminalreporter.write(text)
+        for line in lines_of(list(tally.timings.values()), list(tally.structures.values())):
+            terminalreporter.write_line(line)
+        for line in self._notes:
+            terminalreporter.write_line(f"ptq: {line}")
         for line in self._complaints:
             terminalreporter.write_line(f"ptq: {line}", red=True)
 
@@ -213,7 +308,10 @@ def _make_judge(config: pytest.Config) -> Judge:
     declared = config.hook.pytest_ptq_workloads(config=config, data=data)
     workloads = [each for some in declared for each in some]
     scratch = getattr(config, "workerinput", {}).get("ptq_store") or config.stash.get(_SCRATCH, None)
-    return Judge(workloads, load_bars(_bars(config)), Store(Path(scratch) if scratch else None), config.stash[_NOTIFY])
+    bars = load_bars(_bars(config))
+    references = load_references(bars.path.with_name("reference.json"))
+    store = Store(Path(scratch) if scratch else None)
+    return Judge(workloads, bars, references, store, config.stash[_NOTIFY])
 
 
 def _data(config: pytest.Config) -> Path | None:
@@ -234,6 +332,28 @@ def _bars(config: pytest.Config) -> Path:
         if path.is_file():
             return path
     raise PtqError(f"no bars: {usual[0]} and {usual[1].name} are not there; write one, or name it with --ptq-bars")
+
+
+def _benchmarks_disabled(config: pytest.Config) -> str | None:
+    """Why nothing would be timed here; None when it would."""
+    if hasattr(config, "workerinput"):
+        return "xdist runs tests side by side"
+    if config.getoption("benchmark_disable", False) or not config.pluginmanager.hasplugin("benchmark"):
+        return "benchmarks are disabled"
+    return None
+
+
+@contextmanager
+def _failing_in_one_line(name: str) -> Iterator[None]:
+    """Turn what a user can mend into a failure that names the case, without a traceback."""
+    try:
+        yield
+    except PtqError as error:
+        _fail(str(error) if str(error).startswith(name) else f"{name}: {error}")
+
+
+def _write(descriptor: int, text: str) -> None:
+    os.write(descriptor, text.encode(errors="replace"))
 
 
 def _fail(reason: str) -> NoReturn:

@@ -63,14 +63,14 @@ class Race:
         """Time both in turns and judge the ratio."""
         ratio = measure_ratio(self.reference, self.predict, self.inputs, self.bar.ratio, budget)
         verdict = judge_ratio(f"{self.case.id} batch {self.batch} against {self.against}", ratio, self.bar)
-        return Timing(self.case.id, self.batch, self.against, ratio, verdict, executed(self.census))
+        return Timing(self.case, self.batch, self.against, ratio, verdict, executed(self.census))
 
 
 @dataclass(frozen=True)
 class Timing:
     """What a race gave."""
 
-    id: str
+    case: Case
     batch: int
     against: str
     ratio: Ratio
@@ -81,7 +81,8 @@ class Timing:
         """Flat, as the report's ``latency`` has it; ``ratio`` is time / time of the other, below 1 is faster."""
         ratio = asdict(self.ratio)
         return {
-            "id": self.id,
+            "id": self.case.id,
+            **self.case.fields(),
             "batch": self.batch,
             "against": self.against,
             "ratio": ratio.pop("value"),

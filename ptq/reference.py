@@ -98,6 +98,16 @@ class References:
         """Ids of entries that are none of `case_ids`, all cases there could be; sorted."""
         return sorted(set(self.entries) - set(case_ids))
 
+    def gaps(self, judged: Iterable[str], case_ids: Collection[str]) -> list[str]:
+        """Two lines at most: judged cases without an entry, and entries without a case."""
+        remedy = f"; run with --ptq-update and review {self.path.name}"
+        lines = []
+        if missing := self.missing(judged):
+            lines.append(f"{len(missing)} judged cases have no reference, the first: {missing[0]}{remedy}")
+        if orphans := self.orphans(case_ids):
+            lines.append(f"{len(orphans)} references have no case, the first: {orphans[0]}{remedy}")
+        return lines
+
     def updated(
         self, results: Iterable[Result], environment: Mapping[str, Any], case_ids: Collection[str]
     ) -> References:

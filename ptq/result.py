@@ -50,6 +50,7 @@ class Result:
     bar: Mapping[str, Any] | None = None
     evaluation: str | None = None
     outcomes: str | None = None
+    reference: Mapping[str, Any] | None = None
 
     @property
     def judged(self) -> bool:
@@ -72,8 +73,11 @@ class Result:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Result:
         """The inverse of `as_json`."""
-        fields = dict(content)
-        del fields["id"]
+        fields = {
+            name: value
+            for name, value in content.items()
+            if name in {*cls.__dataclass_fields__, *Case.__dataclass_fields__}
+        }
         case = Case(**{name: fields.pop(name) for name in Case.__dataclass_fields__})
         if fields["interval"] is not None:
             fields["interval"] = tuple(fields["interval"])

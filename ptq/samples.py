@@ -66,7 +66,9 @@ class ArraySamples:
         if len(self.inputs) == 0:
             raise BadData(f"{self.name}: 0 samples, but there should be at least 1")
         if self.labels is not None and len(self.labels) != len(self.inputs):
-            raise BadData(f"{self.name}: {len(self.labels)} labels, but there should be {len(self.inputs)}, one an input")
+            raise BadData(
+                f"{self.name}: {len(self.labels)} labels, but there should be {len(self.inputs)}, one an input"
+            )
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -76,9 +78,7 @@ class ArraySamples:
             yield np.ascontiguousarray(self.inputs[start : start + size], dtype=np.float32)
 
     def hashes(self) -> tuple[str, ...]:
-        return tuple(
-            hashlib.sha256(row.tobytes()).hexdigest() for batch in self.batches(256) for row in batch
-        )
+        return tuple(hashlib.sha256(row.tobytes()).hexdigest() for batch in self.batches(256) for row in batch)
 
     @cached_property
     def digest(self) -> str:

@@ -39,7 +39,7 @@ class Entry:
 class Store:
     """Files addressed by the sha256 of what they were made from.
 
-    A file appears under its name only when it is whole (written to a temporary name, then `os.replace`), and a lock
+    A file appears under its name only when it is whole (written to a temporary name, then replaced), and a lock
     per key makes concurrent processes build it once. `root` defaults to ``PTQ_CACHE``, else the platform's cache
     folder.
     """
@@ -64,7 +64,9 @@ class Store:
             lock.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise PtqError(f"store {self.root}: cannot be written ({error.strerror}); set PTQ_CACHE to a folder that can") from error
+            raise PtqError(
+                f"store {self.root}: cannot be written ({error.strerror}); set PTQ_CACHE to a folder that can"
+            ) from error
         with FileLock(lock):
             if (found := _entry(path)) is not None:
                 return found
@@ -74,7 +76,7 @@ class Store:
                 notes = dict(make(temporary) or {})
                 seconds = time.perf_counter() - start
                 write_text(_sidecar(path), json.dumps({"seconds": seconds, "notes": notes}))
-                os.replace(temporary, path)
+                temporary.replace(path)
             return Entry(path, seconds, notes, made=True)
 
     def usage(self) -> Iterator[tuple[str, int, int]]:
@@ -97,13 +99,13 @@ def default_root() -> Path:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that nobody ever sees half of it: temporary name in the same folder, then `os.replace`."""
+    """Write a file so that nobody ever sees half of it: temporary name in the same folder, then replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

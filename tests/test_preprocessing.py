@@ -8,6 +8,5 @@ import ptq
 
 
 @pytest.mark.preprocessing
-@pytest.mark.parametrize("check", ptq.checks(), ids=lambda check: check.name)
 def test_preprocessing(workload: str, check: ptq.Check, judge: ptq.CaseJudge) -> None:
     judge.check(workload, check)

@@ -84,19 +84,20 @@ class Torch:
         said: list[str] = []
         with torch_runtime.running(1, ENGINE), torch_runtime.deprecations(said):
             tensors = torch_observers.tensor_names(module, torch_runtime.entry(proto).name)
-            example = next(iter(calibration.samples.batches(1)))
-            prepared = _prepare(module, case.method, case.granularity, example.shape)
+            batch = torch_runtime.batch_of(proto)
+            shape = (batch or 1, *next(iter(calibration.samples.batches(1))).shape[1:])
+            prepared = _prepare(module, case.method, case.granularity, shape)
             qparams, how = torch_observers.choose(
                 prepared,
                 torch_observers.observers(prepared, _is_fixed),
                 case.method if case.method in methods() and case.method not in OWN else None,
                 calibration,
                 tensors,
-                torch_runtime.batch_of(proto),
+                batch,
             )
             converted = _convert(prepared, qparams)
-            require_int8(case, torch_census.census(converted, example.shape))
-            settings = {"granularity": case.granularity, "shape": ",".join(map(str, example.shape))}
+            require_int8(case, torch_census.census(converted, shape))
+            settings = {"granularity": case.granularity, "shape": ",".join(map(str, shape))}
             TorchFile("fx", settings, proto.SerializeToString(), converted.state_dict(), qparams).save(out)
         return {**notes, **how, "deprecated": "; ".join(said)} if said else {**notes, **how}
 
@@ -122,6 +123,7 @@ def _is_fixed(observer: Any) -> bool:
 
 def _configuration(method: str, granularity: str) -> Any:
     """torch's QConfigMapping: quint8 activations, symmetric qint8 weights, fixed ranges where an operator has them."""
+    import torch
     from torch.ao.quantization import (
         HistogramObserver,
         MinMaxObserver,
@@ -129,8 +131,6 @@ def _configuration(method: str, granularity: str) -> Any:
         QConfig,
         get_default_qconfig_mapping,
     )
-
-    import torch
 
     mapping = get_default_qconfig_mapping(ENGINE)
     if method == DEFAULT:
@@ -153,9 +153,8 @@ def _configuration(method: str, granularity: str) -> Any:
 def _prepare(
     module: torch.fx.GraphModule, method: str, granularity: str, shape: tuple[int, ...]
 ) -> torch.fx.GraphModule:
-    from torch.ao.quantization.quantize_fx import prepare_fx
-
     import torch
+    from torch.ao.quantization.quantize_fx import prepare_fx
 
     prepared: torch.fx.GraphModule = prepare_fx(module, _configuration(method, granularity), (torch.zeros(shape),))
     return prepared

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ptq.calibration.calibration import Calibration
 from ptq.methods import Range
@@ -33,7 +35,7 @@ def observers(prepared: torch.fx.GraphModule, is_weight: Callable[[Any], bool]) 
         if node.op != "call_module" or not str(node.target).startswith("activation_post_process"):
             continue
         observer = prepared.get_submodule(node.target)
-        if is_weight(observer) or node.args[0].op == "get_attr":
+        if is_weight(observer):
             continue
         name = first.setdefault(id(observer), str(node.target))
         if name in found:
@@ -83,13 +85,13 @@ def handed_over(
     given: dict[str, tuple[float, int]] = {}
     for observer, (node, _) in watched.items():
         tensor = name(node)
-        if tensor in ranges:
+        if tensor is not None and tensor in ranges:
             scale, zero_point = ACTIVATION.parameters(*ranges[tensor])
             given[observer] = (float(scale), zero_point)
     return given
 
 
-def observed(prepared: torch.fx.GraphModule, names: Iterator[str]) -> dict[str, tuple[float, int]]:
+def observed(prepared: torch.fx.GraphModule, names: Iterable[str]) -> dict[str, tuple[float, int]]:
     """(scale, zero_point) of observers by name, from what they saw."""
     result = {}
     for each in names:
@@ -122,33 +124,37 @@ def choose(
     """(scale, zero_point) by observer, and notes for the report.
 
     `method` names the one of ptq whose ranges are handed over; None runs the graph's own observers over the
-    calibration samples. So does, for those it concerns, a tensor ptq has no statistics of.
+    calibration samples. So does, for those it concerns, a tensor ptq has no statistics of. What a constant's observer
+    sees is the constant.
     """
-    given = {} if method is None else handed_over(watched, name, calibration.ranges(method, ACTIVATION))
-    alone = [each for each in watched if each not in given]
-    if not alone:
-        return given, {"calibration": "ptq statistics"}
     size = batch or BATCH
-    observe(prepared, calibration.samples, size)
-    notes = {"calibration": "own observers", "calibration_batch": str(size)}
-    if given:
+    if method is None:
+        observe(prepared, calibration.samples, size, batch is not None)
+        notes = {"calibration": "own observers", "calibration_batch": str(size)}
+        return observed(prepared, watched), notes
+    given = handed_over(watched, name, calibration.ranges(method, ACTIVATION))
+    alone = [each for each, (node, _) in watched.items() if each not in given and node.op != "get_attr"]
+    notes = {"calibration": "ptq statistics"}
+    if alone:
+        observe(prepared, calibration.samples, size, batch is not None)
         notes["calibration"] = f"ptq statistics, own observers of {len(alone)} in {len(watched)} tensors"
-    return {**given, **observed(prepared, iter(alone))}, notes
+        notes["calibration_batch"] = str(size)
+    else:
+        # Constants, and weights in graphs that hold them, are seen by any one run.
+        observe(prepared, next(iter(calibration.samples.batches(size))), size, batch is not None)
+    return {**observed(prepared, set(watched) - set(given)), **given}, notes
 
 
-def observe(prepared: torch.fx.GraphModule, samples: Samples, size: int) -> None:
-    """Run calibration samples through a prepared graph, `size` at a time; a rest that is smaller runs as it is."""
+def observe(prepared: torch.fx.GraphModule, inputs: Samples | Float32, size: int, fixed: bool) -> None:
+    """Run inputs through a prepared graph, `size` at a time.
+
+    A rest that is smaller runs as it is; where the graph's batch is `fixed` it is filled up with its last sample.
+    """
     import torch
 
-    for each in samples.batches(size):
-        prepared(torch.from_numpy(each))
-
-
-def observe_one(prepared: torch.fx.GraphModule, inputs: Float32) -> None:
-    """Run one batch through a prepared graph."""
-    import torch
-
-    prepared(torch.from_numpy(inputs))
+    for each in (inputs,) if isinstance(inputs, np.ndarray) else inputs.batches(size):
+        short = size - len(each) if fixed else 0
+        prepared(torch.from_numpy(np.concatenate([each, each[-1:].repeat(short, axis=0)]) if short else each))
 
 
 def _path(node: Any, known: Mapping[str, str]) -> str | None:

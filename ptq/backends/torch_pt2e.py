@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptq.backends import torch_census, torch_observers, torch_runtime
+from ptq.backends import torch_observers, torch_runtime
 from ptq.backends.int8_proof import require_int8
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
@@ -84,20 +84,17 @@ class TorchPt2e:
         with torch_runtime.running(1), torch_runtime.deprecations(said):
             tensors = torch_observers.tensor_names(module, torch_runtime.entry(proto).name)
             batch = torch_runtime.batch_of(proto)
-            example = next(iter(calibration.samples.batches(batch or 2)))
-            prepared = _prepare(module, example.shape, batch is None, case.method)
+            shape = (batch or 2, *next(iter(calibration.samples.batches(1))).shape[1:])
+            prepared = _prepare(module, shape, batch is None, case.method)
             watched = torch_observers.observers(prepared, _is_weight)
             handed = case.method if case.method in methods() and case.method not in OWN else None
             qparams, how = torch_observers.choose(prepared, watched, handed, calibration, tensors, batch)
-            if handed is not None:
-                # Weights have observers in the graph: they see their weights when it runs.
-                torch_observers.observe_one(prepared, example)
             converted = _convert(prepared, case.granularity, qparams)
-            lowered, simulated = _lower(converted, (1, *example.shape[1:]))
+            lowered, simulated = _lower(converted, (batch or 1, *shape[1:]))
             require_int8(case, _census(lowered, simulated))
         settings = {
             "granularity": case.granularity,
-            "shape": ",".join(map(str, example.shape)),
+            "shape": ",".join(map(str, shape)),
             "batch": "varies" if batch is None else "fixed",
         }
         TorchFile("pt2e", settings, proto.SerializeToString(), _state(converted), qparams).save(out)
@@ -145,11 +142,10 @@ def _torchao() -> Iterator[None]:
 def _configuration(method: str) -> Any:
     """uint8 activations and symmetric int8 weights per channel; `_convert` makes the weights' ranges equal for
     per tensor, since the integer kernels take one scale a channel."""
+    import torch
     from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantizer import QuantizationSpec
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import QuantizationConfig
-
-    import torch
 
     observer = HistogramObserver if method == "histogram" else MinMaxObserver
     activation = QuantizationSpec(
@@ -196,10 +192,9 @@ def _export(module: torch.fx.GraphModule, shape: tuple[int, ...], varies: bool) 
 def _convert(
     prepared: torch.fx.GraphModule, granularity: str, qparams: Mapping[str, tuple[float, int]]
 ) -> torch.fx.GraphModule:
+    import torch
     from torchao.quantization.pt2e import FixedQParamsObserver
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
-
-    import torch
 
     if granularity == "tensor":
         for each in prepared.modules():
@@ -237,21 +232,24 @@ def _census(module: torch.fx.GraphModule, simulated: str | None) -> Census:
     integer: Counter[str] = Counter()
     floating: Counter[str] = Counter()
     left: list[str] = []
-    boundary = 0
+    converts: set[str] = set()
+    computes: set[str] = set()
     for node in module.graph.nodes:
         if node.op != "call_function":
             continue
         library, _, rest = str(node.target).partition(".")
         operator, _, overload = rest.partition(".")
         if library == "onednn" and not operator.endswith("prepack"):
-            for prefix, known in _INTEGER.items():
-                integer[known] += operator.startswith(prefix)
+            for prefix, name in _INTEGER.items():
+                integer[name] += operator.startswith(prefix)
+            computes.add(node.name)
             # A second operand is the sum of a residual, done in the same kernel.
             integer["Add"] += overload.startswith("binary")
         elif library == "quantized_decomposed":
-            boundary += 1
+            converts.add(node.name)
         elif library == "aten" and (known := _FLOAT.get(operator)) is not None:
             floating[known] += 1
+            computes.add(node.name)
             left.append(node.name)
     stored: Counter[str] = Counter()
     for each in module.graph.nodes:
@@ -259,8 +257,8 @@ def _census(module: torch.fx.GraphModule, simulated: str | None) -> Census:
             tensor = _tensor(module, str(each.target))
             if tensor.dim() > 1:
                 stored[str(tensor.dtype).removeprefix("torch.")] += tensor.numel() * tensor.element_size()
-    # The first node in and, where the model ends in integers, the last one out are not stray.
-    return Census(dict(+integer), dict(floating), max(boundary - 1, 0), dict(stored), tuple(left), simulated)
+    found = torch_census.stray(module.graph, converts, computes)
+    return Census(dict(+integer), dict(floating), found, dict(stored), tuple(left), simulated)
 
 
 def _tensor(module: torch.fx.GraphModule, path: str) -> torch.Tensor:

@@ -64,6 +64,8 @@ def read_tensor(path: Path, key: str | None = None) -> Float32:
                 array = archive[key or names[0]]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise BadData(f"{path}: cannot be read as a calibration tensor ({error})") from error
+    if not isinstance(array, np.ndarray):  # a member of the archive that is no array comes back as bytes
+        raise BadData(f"{path}: holds something else than an array, but should hold float32 of shape (N, ...)")
     if array.dtype != np.float32 or array.ndim < 2:
         raise BadData(f"{path}: {array.dtype} of shape {array.shape}, but should be float32 of shape (N, ...)")
     whole: Float32 = array

@@ -40,7 +40,9 @@ def COMMAND(model: Path, data_dir: Path, baseline: Path | None, backend: str | N
     table.add_column(baseline.name, justify="right")
     table.add_column("drop pp", justify="right")
     for name, value in score.per_class.items():
-        table.add_row(name, f"{value:.4f}", f"{base.per_class[name]:.4f}", f"{100 * (base.per_class[name] - value):+.2f}")
+        table.add_row(
+            name, f"{value:.4f}", f"{base.per_class[name]:.4f}", f"{100 * (base.per_class[name] - value):+.2f}"
+        )
     console.print(table)
     agreement, sqnr = subject.metric.agreement(said, other), subject.metric.sqnr_db(said, other)
     console.print(

@@ -17,7 +17,9 @@ from ptq.store import Store, write_bytes
 @click.argument("model", type=MODEL)
 @click.option("--data-dir", type=DATA_DIR, required=True, help="Folder with the CIFAR-10 batches to calibrate on.")
 @click.option("--backend", default="onnxruntime", show_default=True)
-@click.option("--dtype", default="u8s8", show_default=True, help="int8, uint8, or u8s8 (uint8 activations, int8 weights).")
+@click.option(
+    "--dtype", default="u8s8", show_default=True, help="int8, uint8, or u8s8 (uint8 activations, int8 weights)."
+)
 @click.option("--method", default="minmax", show_default=True, help="How activation ranges are chosen.")
 @click.option("--granularity", type=click.Choice(["tensor", "channel"]), default="tensor", show_default=True)
 @click.option("--samples-per-class", type=click.IntRange(min=1), default=100, show_default=True)
@@ -32,7 +34,9 @@ def COMMAND(
     case = Case(subject.name, backend, dtype, method, granularity)
     listed = [each for known in backends().values() for each in known.cases(subject.name)]
     if case not in listed:
-        near = sorted({f"{each.dtype}/{each.method}" for each in listed if each.backend == backend and not each.is_float})
+        near = sorted(
+            {f"{each.dtype}/{each.method}" for each in listed if each.backend == backend and not each.is_float}
+        )
         raise click.UsageError(
             f"{backend} {dtype}/{method} is not a case: it should be one of {', '.join(near)}"
             if near
@@ -42,7 +46,9 @@ def COMMAND(
     artifact = pipeline.artifact(case)
     write_bytes(output, artifact.path.read_bytes())
     samples = pipeline.calibration_samples
-    click.echo(f"seed {samples.seed}, {len(samples)} samples ({samples_per_class} per class), digest {samples.digest[:12]}")
+    click.echo(
+        f"seed {samples.seed}, {len(samples)} samples ({samples_per_class} per class), digest {samples.digest[:12]}"
+    )
     click.echo(f"method {method}, dtype {dtype}, granularity {granularity}, backend {backend}")
     for topic, said in sorted(artifact.notes.items()):
         click.echo(f"{topic}: {said}")

@@ -125,5 +125,5 @@ def _is_cut_short(data: bytes) -> bool:
     # Inside compressed JPEG data 0xFF is always followed by 0x00 or a restart marker, so an end marker after the
     # last start of scan is the real one (a thumbnail's comes before).
     if data.startswith(_JPEG):
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+        return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
     return data.startswith(_PNG) and b"IEND" not in data[-64:]

@@ -136,9 +136,7 @@ def _parity(
     # A spinning pool of one runtime slows the other's threads in the same process by up to 90x.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise BadModel(f"{name}: ONNX Runtime cannot load it ({first_line(error)})") from error
     given = session.get_inputs()
@@ -167,7 +165,7 @@ def _fix_reshapes(module: torch.fx.GraphModule, shapes: dict[str, list[int | Non
     """Give every Reshape whose result has at most one unknown dimension a constant target."""
     import torch
 
-    class Reshape(torch.nn.Module):
+    class Reshape(torch.nn.Module):  # type: ignore[misc]
         """A Reshape whose target is known; -1 stands for the one dimension that is not."""
 
         def __init__(self, shape: tuple[int, ...]) -> None:

@@ -72,8 +72,8 @@ class TorchFile:
 
         try:
             with warnings.catch_warnings():
-                # torch warns of its own way to read quantized tensors back.
-                warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
+                # torch warns of its own way to read quantized tensors back; the report says so of quantizing.
+                warnings.filterwarnings("ignore", message=".*deprecated", category=UserWarning)
                 content = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError as error:
             raise BadModel(f"{path}: no such file, but should be a .pt made by ptq") from error

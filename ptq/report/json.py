@@ -37,7 +37,7 @@ SCHEMA = "ptq/1"
 
 
 def report(results: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """The report of `results` (each as `Result.as_json` gives it), sorted by id; `more` are further top-level fields."""
+    """The report of `results` (as `Result.as_json` gives them), sorted by id; `more` are further top-level fields."""
     ordered = sorted(results, key=lambda each: str(each["id"]))
     return {"schema": SCHEMA, "environment": dict(environment), "results": ordered, **more}
 

@@ -28,6 +28,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         evaluation=partial(_evaluation, data),
         contract=InputContract((None, 32, 32, 3), "NHWC", low=0, high=255, channel_mean=CHANNEL_MEAN),
         artifacts={"mlperf_tiny": Artifact("tflite", "int8", partial(_tflite, data))},
+        as_evaluated=partial(_as_evaluated, data),
     )
 
 
@@ -47,6 +48,10 @@ def _calibration(data: Path | None) -> ArraySamples:
 
 def _evaluation(data: Path | None) -> ArraySamples:
     return evaluation_samples(read(_folder(data), "test"))
+
+
+def _as_evaluated(data: Path | None) -> ArraySamples:
+    return evaluation_samples(read(_folder(data), "train"))
 
 
 def _tflite(data: Path | None) -> Path:

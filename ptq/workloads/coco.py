@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         contract=InputContract((1, 3, 640, 640), "NCHW", low=0.0, high=1.0, channel_mean=CHANNEL_MEAN),
         metric=MAP(),
         include=_include,
+        as_evaluated=partial(_as_evaluated, data),
         invariants={"letterbox": check_letterbox},
     )
 
@@ -58,8 +60,18 @@ def _calibration(data: Path | None) -> ImageFiles:
 
 
 def _evaluation(data: Path | None) -> CocoImages:
-    folder = _images(data, "val2017")
-    return read_coco(folder, folder.parents[1] / "annotations" / "instances_val2017.json")
+    return _annotated(data, "val2017")
+
+
+def _as_evaluated(data: Path | None) -> CocoImages:
+    every, drawn = _annotated(data, "train2017"), set(_calibration(data).paths)
+    pairs = [pair for pair in zip(every.paths, every.truths, strict=True) if pair[0] in drawn]
+    return replace(every, paths=tuple(path for path, _ in pairs), truths=tuple(truth for _, truth in pairs))
+
+
+def _annotated(data: Path | None, split: str) -> CocoImages:
+    folder = _images(data, split)
+    return read_coco(folder, folder.parents[1] / "annotations" / f"instances_{split}.json")
 
 
 def _images(data: Path | None, split: str) -> Path:

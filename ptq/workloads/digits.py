@@ -21,6 +21,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         calibration=_calibration,
         evaluation=_evaluation,
         contract=InputContract(shape=(None, 32, 32, 3), layout="NHWC", low=0, high=255),
+        as_evaluated=_as_evaluated,
     )
 
 
@@ -30,3 +31,7 @@ def _calibration() -> ArraySamples:
 
 def _evaluation() -> ArraySamples:
     return evaluation_samples(read("test"))
+
+
+def _as_evaluated() -> ArraySamples:
+    return evaluation_samples(read("train"))

@@ -26,9 +26,7 @@ def shared_store_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def repository(
-    pytester: pytest.Pytester, shared_store_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> pytest.Pytester:
+def repository(pytester: pytest.Pytester, shared_store_root: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A foreign repository of one tiny model, in pytester's folder; PTQ_DATA is not set."""
     monkeypatch.setenv("PTQ_CACHE", str(shared_store_root))
     monkeypatch.delenv("PTQ_DATA", raising=False)

@@ -16,8 +16,8 @@ def pytest_ptq_workloads():
     x, y = np.load("images.npy"), np.load("labels.npy")
     contract = ptq.InputContract((None, 8, 8, 1), "NHWC", low=0, high=16)
     return [ptq.Workload("mine", "model.onnx", ptq.ArraySamples(x[:90], y[:90]), ptq.ArraySamples(x[90:], y[90:]),
-                         contract, include=lambda case: case.method in ("none", "minmax") and case.backend == "onnxruntime"
-                         and case.exclude == "none")]
+                         contract, include=lambda case: case.backend == "onnxruntime" and case.exclude == "none"
+                         and case.method in ("none", "minmax"))]
 """
 BARS = """
 ["mine-*"]
@@ -72,5 +72,5 @@ def write_repository(folder: Path) -> None:
     write_model(folder / "model.onnx")
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "bars.toml").write_text(BARS)
-    (folder / "test_accuracy.py").write_text(SUITE)
+    (folder / "test_mine.py").write_text(SUITE)
     (folder / "pytest.ini").write_text("[pytest]\n")

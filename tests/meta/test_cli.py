@@ -11,6 +11,8 @@ from foreign import write_model
 from ptq.cli import main
 from ptq.workloads.digits import MODEL
 
+QUANTIZE = ("quantize", MODEL, "--data-dir", "{data}", "-o", "o.onnx")
+
 
 @pytest.fixture
 def batches(tmp_path: Path) -> Path:
@@ -51,7 +53,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     for index, seed in enumerate((1, 1, 2)):
         monkeypatch.setenv("PTQ_CACHE", str(tmp_path / f"cache{index}"))
         out = tmp_path / f"{index}.onnx"
-        assert run(capsys, "quantize", MODEL, "--data-dir", batches, "--samples-per-class", 5, "--seed", seed, "-o", out)[0] == 0
+        assert (
+            run(capsys, "quantize", MODEL, "--data-dir", batches, "--samples-per-class", 5, "--seed", seed, "-o", out)[
+                0
+            ]
+            == 0
+        )
         made.append(out.read_bytes())
     assert made[0] == made[1] != made[2]
 
@@ -60,7 +67,14 @@ def test_inspect_lists_the_nodes(capsys: pytest.CaptureFixture[str], tmp_path: P
     write_model(tmp_path / "m.onnx")
     code, said, _ = run(capsys, "inspect", tmp_path / "m.onnx")
     assert code == 0
-    for part in ("Flatten", "Gemm", "Softmax", "input x float32 ('N', 8, 8, 1)", "1 Gemm", "compute nodes run in integer"):
+    for part in (
+        "Flatten",
+        "Gemm",
+        "Softmax",
+        "input x float32 ('N', 8, 8, 1)",
+        "1 Gemm",
+        "compute nodes run in integer",
+    ):
         assert part in said
 
 
@@ -80,9 +94,9 @@ def test_cache_shows_and_clears(
     ("arguments", "line"),
     [
         (("quantize", MODEL, "--data-dir", "{tmp}", "-o", "o.onnx"), "ptq: "),
-        (("quantize", MODEL, "--data-dir", "{data}", "--dtype", "int7", "-o", "o.onnx"), "onnxruntime int7/minmax is not a case"),
-        (("quantize", MODEL, "--data-dir", "{data}", "--backend", "tensorrt", "-o", "o.onnx"), "--backend tensorrt: should be one of"),
-        (("quantize", MODEL, "--data-dir", "{data}", "--samples-per-class", "9999", "-o", "o.onnx"), "9999 rows of every class"),
+        ((*QUANTIZE, "--dtype", "int7"), "onnxruntime int7/minmax is not a case"),
+        ((*QUANTIZE, "--backend", "tensorrt"), "--backend tensorrt: should be one of"),
+        ((*QUANTIZE, "--samples-per-class", "9999"), "9999 rows of every class"),
         (("quantize", "{tmp}/absent.onnx", "--data-dir", "{data}", "-o", "o.onnx"), "absent.onnx"),
         (("quantize", "{tmp}/broken.onnx", "--data-dir", "{data}", "-o", "o.onnx"), "broken.onnx: not an ONNX model"),
         (("evaluate", "{tmp}/broken.onnx", "--data-dir", "{data}"), "broken.onnx: not an ONNX model"),

@@ -14,7 +14,13 @@ CIFAR = InputContract((None, 4, 6, 3), "NHWC", low=0, high=255, channel_mean=(12
 YOLO = InputContract((1, 3, 4, 6), "NCHW", low=0, high=1)
 
 
-@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.just(4), st.just(6), st.just(3)), elements=st.floats(0, 255, width=32)))
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 4), st.just(4), st.just(6), st.just(3)),
+        elements=st.floats(0, 255, width=32),
+    )
+)
 def test_what_fits_passes(batch: np.ndarray) -> None:
     CIFAR.check(batch)
 
@@ -36,7 +42,13 @@ def test_what_does_not_fit_is_named_with_its_cause(contract: InputContract, batc
         contract.check(batch)
 
 
-@given(st.integers(0, 1), st.integers(0, 3), st.integers(0, 5), st.integers(0, 2), st.sampled_from([np.nan, np.inf, 255.5, -0.1]))
+@given(
+    st.integers(0, 1),
+    st.integers(0, 3),
+    st.integers(0, 5),
+    st.integers(0, 2),
+    st.sampled_from([np.nan, np.inf, 255.5, -0.1]),
+)
 def test_the_index_of_the_bad_value_is_named(n: int, h: int, w: int, c: int, value: float) -> None:
     batch = np.full((2, 4, 6, 3), 9, np.float32)
     batch[n, h, w, c] = value
@@ -45,7 +57,7 @@ def test_the_index_of_the_bad_value_is_named(n: int, h: int, w: int, c: int, val
 
 
 def test_a_data_set_divided_by_255_is_named() -> None:
-    with pytest.raises(ContractBroken, match="max=1 over all samples.*divided by 255"):
+    with pytest.raises(ContractBroken, match=r"max=1 over all samples.*divided by 255"):
         CIFAR.check_whole(0, 1, np.array([0.49, 0.48, 0.45]))
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime.quantization.shape_inference  # noqa: F401 - torch, which it imports, must not be imported twice
 import pytest
 from foreign import BARS, CONFTEST, SUITE, write_model
 
@@ -37,7 +38,9 @@ def test_a_foreign_model_is_judged_in_15_lines(repository: pytest.Pytester) -> N
 
 
 def test_a_case_under_its_bar_fails_in_one_line(repository: pytest.Pytester) -> None:
-    (repository.path / "bars.toml").write_text('["mine-*"]\nfloor = 0.1\nwhy = "x"\n[\'' + ONE + '\']\nfloor = 1.0\nmax_drop = 0.0\nwhy = "y"\n')
+    (repository.path / "bars.toml").write_text(
+        '["mine-*"]\nfloor = 0.1\nwhy = "x"\n[\'' + ONE + '\']\nfloor = 1.0\nmax_drop = 0.0\nwhy = "y"\n'
+    )
     x, y = np.load(repository.path / "images.npy"), np.load(repository.path / "labels.npy")
     y[95] = (y[95] + 1) % 3
     np.save(repository.path / "labels.npy", y)
@@ -77,7 +80,9 @@ def test_no_cache_leaves_the_cache_alone(repository: pytest.Pytester, store_root
     assert not store_root.exists()
 
 
-NO_DATA = CONFTEST.replace('"model.onnx"', "absent") + '\ndef absent(store):\n    raise ptq.NoData("no model: fetch it")\n'
+NO_DATA = (
+    CONFTEST.replace('"model.onnx"', "absent") + '\ndef absent(store):\n    raise ptq.NoData("no model: fetch it")\n'
+)
 
 
 def test_absent_data_is_skipped_with_its_reason_and_the_run_is_red(repository: pytest.Pytester) -> None:
@@ -114,7 +119,9 @@ def test_what_was_demanded_and_did_not_happen_is_red(
 
 
 def test_an_orphaned_bar_is_red(repository: pytest.Pytester) -> None:
-    (repository.path / "bars.toml").write_text(BARS + '["mine-onnxruntime-u8s8-minmx*"]\nfloor = 0.1\nwhy = "renamed"\n')
+    (repository.path / "bars.toml").write_text(
+        BARS + '["mine-onnxruntime-u8s8-minmx*"]\nfloor = 0.1\nwhy = "renamed"\n'
+    )
     result = run(repository)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["ptq: *'mine-onnxruntime-u8s8-minmx?' matches none*"])

@@ -62,9 +62,7 @@ def test_threads_that_ask_together_make_it_once(tmp_path: Path) -> None:
         time.sleep(0.2)
         out.write_bytes(b"x")
 
-    threads = [
-        threading.Thread(target=lambda: Store(tmp_path).get("artifact", {}, ".onnx", make)) for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: Store(tmp_path).get("artifact", {}, ".onnx", make)) for _ in range(4)]
     for each in threads:
         each.start()
     for each in threads:

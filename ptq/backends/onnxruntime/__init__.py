@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
 from ptq.backends.onnxruntime.correct import correct
-from ptq.backends.onnxruntime.quantize import DTYPES, quantize
+from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
 from ptq.calibration.joins import plan_exclude, summary
@@ -45,23 +46,22 @@ class OnnxRuntime:
         if case.is_float:
             shutil.copyfile(model.onnx, out)
             return {}
-        dtype = DTYPES[case.dtype]
+        dtype, per_channel = DTYPES[case.dtype], case.granularity == "channel"
         ranges = calibration.ranges(case.method, dtype.quantizer)
-        plan = plan_exclude(model.prepared, calibration.statistics()) if case.exclude == "auto" else []
-        per_channel, exclude = case.granularity == "channel", [each.node for each in plan]
+        excluded = plan_exclude(model.prepared, calibration.statistics()) if case.exclude == "auto" else []
+        plan = Plan(dtype, ranges, per_channel, [each.node for each in excluded])
         notes = {"calibration": "ptq statistics"}
-        if corrects(case.method):
-            notes["corrected"] = "weights rounded and biases shifted on the calibration images"
-            with tempfile.TemporaryDirectory() as folder:
-                corrected = Path(folder) / "corrected.onnx"
-                grid = dtype.weight_quantizer
-                overrides = correct(model.prepared, corrected, calibration.moments(), grid, per_channel, exclude)
-                quantize(corrected, dtype, ranges, per_channel, exclude, out, overrides)
-        else:
-            quantize(model.prepared, dtype, ranges, per_channel, exclude, out)
-        if plan:
-            notes["in float"] = summary(plan)
-        return notes
+        if excluded:
+            notes["in float"] = summary(excluded)
+        if not corrects(case.method):
+            quantize(model.prepared, plan, out)
+            return notes
+        with tempfile.TemporaryDirectory() as folder:
+            corrected = Path(folder) / "corrected.onnx"
+            seen, grid = calibration.moments(), dtype.weight_quantizer
+            overrides = correct(model.prepared, corrected, seen, grid, per_channel, plan.exclude)
+            quantize(corrected, replace(plan, overrides=overrides), out)
+        return notes | {"corrected": "weights rounded and biases shifted on the calibration images"}
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
         from ptq.backends.onnxruntime.session import session

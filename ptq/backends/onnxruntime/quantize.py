@@ -7,7 +7,7 @@ import io
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,25 +44,32 @@ DTYPES: Mapping[str, Dtype] = {
 }
 
 
-def quantize(
-    prepared: Path,
-    dtype: Dtype,
-    ranges: Mapping[str, Range],
-    per_channel: bool,
-    exclude: Sequence[str],
-    out: Path,
-    overrides: Overrides | None = None,
-) -> None:
-    """Write the QDQ model to `out`.
+@dataclass(frozen=True)
+class Plan:
+    """How to quantize.
 
-    `ranges` holds (low, high) by tensor name of `prepared`, in the tensor's units; `exclude` names nodes that stay
-    in float; `overrides` gives weights a grid of their own (`ptq.backends.onnxruntime.correct`). Raises `BadModel`
-    with onnxruntime's own words when it refuses.
+    Parameters
+    ----------
+    dtype: element types of activations and weights.
+    ranges: (low, high) by tensor name of the prepared model, in the tensor's units.
+    per_channel: whether every output channel of a weight has its own scale.
+    exclude: names of nodes that stay in float.
+    overrides: grids of weights that were chosen already, as ``TensorQuantOverrides`` has them.
     """
+
+    dtype: Dtype
+    ranges: Mapping[str, Range]
+    per_channel: bool
+    exclude: Sequence[str] = ()
+    overrides: Overrides = field(default_factory=dict)
+
+
+def quantize(prepared: Path, plan: Plan, out: Path) -> None:
+    """Write `prepared` as a QDQ model to `out`; `BadModel` with onnxruntime's own words when it refuses."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData, save_tensors_data
 
-    single = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    single = {name: (np.float32(low), np.float32(high)) for name, (low, high) in plan.ranges.items()}
     said = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(said), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside onnxruntime's own code, not the caller's
@@ -73,12 +80,12 @@ def quantize(
                 str(prepared),
                 str(out),
                 quant_format=QuantFormat.QDQ,
-                activation_type=QuantType[dtype.activation],
-                weight_type=QuantType[dtype.weight],
-                per_channel=per_channel,
-                nodes_to_exclude=list(exclude),
+                activation_type=QuantType[plan.dtype.activation],
+                weight_type=QuantType[plan.dtype.weight],
+                per_channel=plan.per_channel,
+                nodes_to_exclude=list(plan.exclude),
+                extra_options={"TensorQuantOverrides": dict(plan.overrides)} if plan.overrides else None,
                 calibration_cache_path=cache,
-                extra_options={"TensorQuantOverrides": overrides} if overrides else {},
             )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,24 +1,28 @@
-"""Gate: what makes a run red although no test failed."""
+"""Tally: what makes a run red although no test failed."""
 
 from __future__ import annotations
 
 import pytest
 
 from ptq.cases import Case
-from ptq.gate import Demand, complaints
 from ptq.result import NO_DATA, PASS, Result
+from ptq.tally import Demand, Tally
 
 JUDGED = Result(Case("digits", "onnxruntime", "int8", "minmax"), "top1", PASS)
 ABSENT = Result(Case("cifar10", "onnxruntime", "int8", "minmax"), "top1", NO_DATA, "no data: name the folder")
 KNOWN = {"digits", "cifar10", "onnxruntime", "torch"}
 
 
+def tally(*results: Result, checked: tuple[str, ...] = ()) -> Tally:
+    return Tally({each.case.id: each for each in results}, checked=set(checked), gates=len(results))
+
+
 def test_a_run_that_proves_what_it_should_has_no_complaint() -> None:
-    assert complaints([JUDGED, ABSENT], (), KNOWN, Demand(("digits", "onnxruntime"), 1)) == []
+    assert tally(JUDGED, ABSENT).complaints(KNOWN, Demand(("digits", "onnxruntime"), 1)) == []
 
 
 def test_a_checked_workload_counts_as_run() -> None:
-    assert complaints([], ("cifar10",), KNOWN, Demand(("cifar10",))) == []
+    assert tally(checked=("cifar10",)).complaints(KNOWN, Demand(("cifar10",))) == []
 
 
 @pytest.mark.parametrize(
@@ -32,4 +36,4 @@ def test_a_checked_workload_counts_as_run() -> None:
     ],
 )
 def test_a_run_that_proves_less_is_told_so(results: list[Result], demand: Demand, line: str) -> None:
-    assert line in "\n".join(complaints(results, (), KNOWN, demand))
+    assert line in "\n".join(tally(*results).complaints(KNOWN, demand))

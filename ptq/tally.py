@@ -1,0 +1,112 @@
+"""Tally: what a whole run gathered from its tests, in this process or from workers, and what it adds up to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ptq.environment import environment
+from ptq.report import json as json_report
+from ptq.result import Result
+
+RESULT, STRUCTURE, TIMING, CHECKED, GATE = "ptq", "ptq_structure", "ptq_latency", "ptq_checked", "ptq_gate"
+"""Names of the properties a test leaves on its report; they survive xdist."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a run was asked for: names of workloads or backends that must be judged, how many cases at least, and
+    whether every judged case must have a reference and every reference a case.
+    """
+
+    required: tuple[str, ...] = ()
+    min_cases: int = 0
+    strict: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.required or self.min_cases or self.strict)
+
+
+@dataclass
+class Tally:
+    """`results` by case id; `structures` and `timings` as JSON by test; `checked` workloads whose preprocessing was
+    checked; `gates` how many case tests ran or were skipped.
+    """
+
+    results: dict[str, Result] = field(default_factory=dict)
+    structures: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    timings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    checked: set[str] = field(default_factory=set)
+    gates: int = 0
+
+    def add(self, test: str, properties: Iterable[tuple[str, object]]) -> None:
+        """Take the properties of one test's report."""
+        for name, value in properties:
+            if name == GATE:
+                self.gates += 1
+            elif name == RESULT:
+                result = Result.from_json(json.loads(str(value)))
+                self.results[result.case.id] = result
+            elif name == STRUCTURE:
+                self.structures[test] = json.loads(str(value))
+            elif name == TIMING:
+                self.timings[test] = json.loads(str(value))
+            elif name == CHECKED:
+                self.checked.add(str(value))
+
+    def __bool__(self) -> bool:
+        return bool(self.gates or self.checked)
+
+    @property
+    def judged(self) -> list[Result]:
+        """Results that were measured."""
+        return [each for each in self.results.values() if each.judged]
+
+    @property
+    def ran(self) -> set[str]:
+        """Every workload and backend something was judged of."""
+        cases = [each.case.fields() for each in self.judged]
+        seen = [*cases, *self.structures.values(), *self.timings.values()]
+        return {str(each[name]) for each in seen for name in ("workload", "backend")} | self.checked
+
+    def complaints(self, known: Collection[str], demand: Demand) -> list[str]:
+        """One line for each reason why the run proves less than it was asked to; `known` are all workloads and
+        backends there are.
+        """
+        lines = []
+        for name in demand.required:
+            if name not in known:
+                lines.append(f"--ptq-require {name}: no such workload or backend; there are {', '.join(sorted(known))}")
+            elif name not in self.ran:
+                absent = [each for each in self.results.values() if name in (each.case.workload, each.case.backend)]
+                why = "; ".join(sorted({each.reason for each in absent})) or "no test of it was selected"
+                lines.append(f"--ptq-require {name}: nothing of it was judged ({why})")
+        judged = len(self.judged) + len(self.structures) + len(self.timings)
+        if self.gates and not judged:
+            lines.append(f"no case was judged: all {self.gates} selected were not run, so this run proves nothing")
+        if judged < demand.min_cases:
+            lines.append(f"--ptq-min-cases {demand.min_cases}: only {judged} cases were judged; was a test id renamed?")
+        return lines
+
+    def report(self) -> dict[str, Any]:
+        """The machine-readable report, `ptq.report.json`."""
+        timings = sorted(self.timings.values(), key=lambda each: (each["id"], each["batch"]))
+        results = [
+            each.as_json() | {"latency": [time for time in timings if time["id"] == name]}
+            for name, each in self.results.items()
+        ]
+        structures = sorted(self.structures.values(), key=lambda each: str(each["id"]))
+        return json_report.report(results, environment(), latency=timings, structure=structures)
+
+
+def lines_of(timings: Sequence[Mapping[str, Any]], structures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line each for what was timed and what was counted, as the terminal shows them."""
+    shown = [
+        f"{each['id']} batch {each['batch']}: {each['speedup']:.2f}x the speed of {each['against']} "
+        f"({100 * each['confidence']:g} % {1 / each['high']:.2f} .. {1 / each['low']:.2f}), "
+        f"{each['other_ms']:.3g} ms against {each['reference_ms']:.3g} ms; {each['executed']}; {each['verdict']}"
+        for each in timings
+    ]
+    return shown + [str(each["line"]) for each in structures]
