@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from ptq.backends.onnxruntime.correct import correct, moments, pool_globally  # noqa: E402
 from ptq.backends.onnxruntime.observe import observe  # noqa: E402
-from ptq.backends.onnxruntime.quantize import DTYPES, quantize  # noqa: E402
+from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize  # noqa: E402
 from ptq.backends.onnxruntime.session import session  # noqa: E402
 
 GENERATOR = np.random.default_rng(0)
@@ -114,7 +115,7 @@ def assert_minmax_is_onnxruntimes(model: Path, samples: ArraySamples, tmp_path: 
         ranges = {
             name: method("minmax")(each, kind.quantizer) for name, each in collect(observe(model, samples)).items()
         }
-        quantize(model, kind, ranges, True, [], tmp_path / "ours.onnx")
+        quantize(model, Plan(kind, ranges, True), tmp_path / "ours.onnx")
         entry = onnx.load(model).graph.input[0].name
         quantize_static(
             str(model),
@@ -190,8 +191,9 @@ def test_the_corrected_model_is_nearer_to_the_float_model(dtype: str, per_channe
     ranges = {name: method("mse")(each, kind.quantizer) for name, each in collect(observe(model, IMAGES)).items()}
     overrides = correct(model, tmp_path / "c.onnx", moments(model, IMAGES), kind.weight_quantizer, per_channel)
     assert set(overrides) == {"w1", "w2", "w3", "w4"}
-    quantize(tmp_path / "c.onnx", kind, ranges, per_channel, [], tmp_path / "corrected.onnx", overrides)
-    quantize(model, kind, ranges, per_channel, [], tmp_path / "plain.onnx")
+    plan = Plan(kind, ranges, per_channel)
+    quantize(tmp_path / "c.onnx", replace(plan, overrides=overrides), tmp_path / "corrected.onnx")
+    quantize(model, plan, tmp_path / "plain.onnx")
     fresh = np.maximum(np.random.default_rng(9).normal(size=(200, 3, 8, 8)) + 0.5, 0).astype(np.float32)
     want = session(model).run(None, {"x": fresh})[0]
     plain, corrected = (

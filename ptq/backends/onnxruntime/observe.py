@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ptq.errors import BadData, BadModel
 from ptq.samples import Float32, Samples
@@ -24,27 +25,10 @@ def observe(model: Path, samples: Samples, batch: int = 32) -> Iterator[dict[str
     Raises `BadModel` for a file that is no ONNX model with one input, `BadData` when the samples do not fit it.
     """
     import numpy as np
-    import onnx
-    import onnxruntime
 
-    try:
-        graph_model = onnx.shape_inference.infer_shapes(onnx.load(model))
-        exposed = _expose(graph_model)
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 3
-        # idle threads that spin would take the cores from the statistics
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(
-            graph_model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnx and onnxruntime raise unrelated classes of their own
-        raise BadModel(f"{model}: cannot be run with its activations exposed ({_first_line(error)})") from error
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        raise BadModel(f"{model}: has {len(inputs)} inputs, but calibration needs a model with 1")
-    name, first = inputs[0].name, inputs[0].shape[0]
-    at_once = first if isinstance(first, int) else 1
+    session, name, exposed = exposed_session(model)
+    fixed = session.get_inputs()[0].shape[0]
+    at_once = fixed if isinstance(fixed, int) else 1
 
     def run(images: Float32) -> list[Float32]:
         short = at_once - len(images)
@@ -65,6 +49,30 @@ def observe(model: Path, samples: Samples, batch: int = 32) -> Iterator[dict[str
         runs = [run(images[start : start + at_once]) for start in range(0, len(images), at_once)]
         joined = runs[0] if len(runs) == 1 else [np.concatenate(each) for each in zip(*runs, strict=True)]
         yield {name: images, **dict(zip(exposed, joined, strict=True))}
+
+
+def exposed_session(model: Path) -> tuple[Any, str, list[str]]:
+    """A session over `model` with every float activation an output, its input's name, and the activations' names."""
+    import onnx
+    import onnxruntime
+
+    try:
+        graph_model = onnx.shape_inference.infer_shapes(onnx.load(model))
+        exposed = _expose(graph_model)
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 3
+        # idle threads that spin would take the cores from the statistics
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(
+            graph_model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnx and onnxruntime raise unrelated classes of their own
+        raise BadModel(f"{model}: cannot be run with its activations exposed ({_first_line(error)})") from error
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise BadModel(f"{model}: has {len(inputs)} inputs, but calibration needs a model with 1")
+    return session, inputs[0].name, exposed
 
 
 def _expose(model: onnx.ModelProto) -> list[str]:  # type: ignore[name-defined]  # noqa: F821
