@@ -66,8 +66,7 @@ def divergence(
     own = surprise[last] - surprise[first]
     for outermost, outside in ((np.minimum(first, 2 * HALF - 1), left), (np.maximum(last - 1, 0), right)):
         own += _xlogx(counts[outermost] + outside) - _xlogx(counts[outermost])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cross = np.where(reference > 0, reference * np.log(np.maximum(kept, 0.5) / np.maximum(spread, 1.0) / inside[:, None]), 0.0)
+    cross = reference * np.log(np.maximum(kept, 0.5) / np.maximum(spread, 1.0) / inside[:, None])
     divergences: np.ndarray[tuple[int], np.dtype[np.float64]] = (own - cross.sum(axis=1)) / total - np.log(total)
     return np.maximum(divergences, 0.0)
 

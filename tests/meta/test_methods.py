@@ -52,7 +52,10 @@ def test_a_range_is_inside_what_was_seen_and_holds_zero(array: Float32, quantize
 
 @given(values(), QUANTIZERS)
 def test_minmax_is_the_whole_range(array: Float32, quantizer: Quantizer) -> None:
-    assert method("minmax")(statistics(array), quantizer) == (min(0.0, float(array.min())), max(0.0, float(array.max())))
+    assert method("minmax")(statistics(array), quantizer) == (
+        min(0.0, float(array.min())),
+        max(0.0, float(array.max())),
+    )
 
 
 @given(values(), QUANTIZERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -44,7 +45,7 @@ def tensors(draw: st.DrawFn) -> Float32:
 
 def split(images: Float32, cuts: list[int]) -> Iterator[dict[str, Float32]]:
     edges = sorted({0, len(images), *(each % (len(images) + 1) for each in cuts)})
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         yield {"x": images[start:stop]}
 
 
@@ -57,7 +58,9 @@ def same(a: TensorStatistics, b: TensorStatistics) -> bool:
 
 
 @given(tensors(), st.lists(st.integers(0, 10), max_size=4), st.randoms(use_true_random=False), st.integers(1, 3))
-def test_batches_order_and_threads_change_no_bit(images: Float32, cuts: list[int], random: object, threads: int) -> None:
+def test_batches_order_and_threads_change_no_bit(
+    images: Float32, cuts: list[int], random: object, threads: int
+) -> None:
     whole = collect(split(images, []))["x"]
     assert same(whole, collect(split(images, cuts), threads=threads)["x"])
     order = list(range(len(images)))
@@ -83,7 +86,7 @@ def test_what_they_hold(images: Float32) -> None:
     assert seen.count == images.size == seen.histogram.count
     double = images.astype(np.float64)
     magnitude = math.fsum(np.abs(double).ravel())
-    assert abs(float(seen.total) - math.fsum(double.ravel())) <= 1e-5 * magnitude
+    assert abs(float(seen.total) - math.fsum(double.ravel())) <= 1e-4 * magnitude
     squares = math.fsum(np.square(double).ravel())
     assert float(seen.total_squares) == pytest.approx(squares, rel=1e-4, abs=1e-300)
 
