@@ -77,7 +77,7 @@ class Histogram:
 
 def exponent_for(magnitude: float) -> int:
     """The exponent of the finest bins that reach `magnitude`, the largest |x| of a tensor."""
-    return max(math.frexp(magnitude)[1] - (HALF.bit_length() - 1), FINEST)
+    return max(math.frexp(magnitude)[1] - (HALF.bit_length() - 1), FINEST) if magnitude else FINEST
 
 
 def empty() -> Counts:

@@ -42,7 +42,7 @@ def divergence(
     """KL(P || Q) in nats of each range, shape (n,).
 
     P is the histogram with what is clipped moved into the outermost bins; Q spreads each level's count evenly over its
-    occupied bins. Infinite where a level is reached by clipped values only.
+    occupied bins; a level reached by clipped values only counts as half a value, where the source smooths too.
     """
     counts = statistics.histogram.counts.astype(np.float64)
     counts[HALF] = 0.0
@@ -66,8 +66,7 @@ def divergence(
     own = surprise[last] - surprise[first]
     for outermost, outside in ((np.minimum(first, 2 * HALF - 1), left), (np.maximum(last - 1, 0), right)):
         own += _xlogx(counts[outermost] + outside) - _xlogx(counts[outermost])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cross = np.where(reference > 0, reference * np.log(kept / np.maximum(spread, 1.0) / inside[:, None]), 0.0)
+    cross = reference * np.log(np.maximum(kept, 0.5) / np.maximum(spread, 1.0) / inside[:, None])
     divergences: np.ndarray[tuple[int], np.dtype[np.float64]] = (own - cross.sum(axis=1)) / total - np.log(total)
     return np.maximum(divergences, 0.0)
 

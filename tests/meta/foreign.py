@@ -72,5 +72,5 @@ def write_repository(folder: Path) -> None:
     write_model(folder / "model.onnx")
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "bars.toml").write_text(BARS)
-    (folder / "test_accuracy.py").write_text(SUITE)
+    (folder / "test_mine.py").write_text(SUITE)
     (folder / "pytest.ini").write_text("[pytest]\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ptq.errors import BadData, BadModel
 from ptq.samples import Float32, Samples
@@ -15,14 +16,43 @@ def observe(model: Path, samples: Samples, batch: int = 32) -> Iterator[dict[str
     """Batches of ``{tensor: float32 array of shape (n, ...)}``: the input and every float activation, as
     ``quantize_static`` would calibrate them.
 
-    `batch` is the most images at a time; fewer when their activations would pass 256 MB, and as many as the model says
-    when its batch dimension is fixed (a short last batch is filled up with its last image and cut again). The arrays
-    are the runtime's own: use them before asking for the next batch. Graph optimizations are off, as in onnxruntime's
-    calibrators, so that every tensor of the file is there.
+    `batch` is the most images yielded together; fewer when their activations would pass 256 MB. The model runs one
+    image at a time, as in onnxruntime's own calibrators, or as many as its batch dimension says when that is fixed (a
+    short last batch is filled up with its last image and cut again): its kernels add up in another order for another
+    batch, so that only this makes a tensor's last bit independent of `batch`. Graph optimizations are off, as there, so
+    that every tensor of the file is there. An array is the runtime's own: use it before asking for the next.
 
     Raises `BadModel` for a file that is no ONNX model with one input, `BadData` when the samples do not fit it.
     """
     import numpy as np
+
+    session, name, exposed = exposed_session(model)
+    fixed = session.get_inputs()[0].shape[0]
+    at_once = fixed if isinstance(fixed, int) else 1
+
+    def run(images: Float32) -> list[Float32]:
+        short = at_once - len(images)
+        full = np.concatenate([images, images[-1:].repeat(short, axis=0)]) if short else images
+        try:
+            outputs: list[Float32] = session.run(exposed, {name: full})
+        except Exception as error:
+            raise BadData(f"{model}: input of shape {full.shape} does not run ({_first_line(error)})") from error
+        # a tensor without a batch dimension counts as one image's own
+        return [each[: len(images)] if each.shape[:1] == (at_once,) else each[None] for each in outputs]
+
+    together = batch
+    for images in samples.batches(at_once):
+        weight = sum(each.nbytes for each in run(images)) // len(images)
+        together = max(1, min(batch, _BUDGET // weight))
+        break
+    for images in samples.batches(at_once * max(1, together // at_once)):
+        runs = [run(images[start : start + at_once]) for start in range(0, len(images), at_once)]
+        joined = runs[0] if len(runs) == 1 else [np.concatenate(each) for each in zip(*runs, strict=True)]
+        yield {name: images, **dict(zip(exposed, joined, strict=True))}
+
+
+def exposed_session(model: Path) -> tuple[Any, str, list[str]]:
+    """A session over `model` with every float activation an output, its input's name, and the activations' names."""
     import onnx
     import onnxruntime
 
@@ -42,29 +72,7 @@ def observe(model: Path, samples: Samples, batch: int = 32) -> Iterator[dict[str
     inputs = session.get_inputs()
     if len(inputs) != 1:
         raise BadModel(f"{model}: has {len(inputs)} inputs, but calibration needs a model with 1")
-    name, fixed = inputs[0].name, inputs[0].shape[0]
-    fixed = fixed if isinstance(fixed, int) else None
-
-    def run(images: Float32) -> dict[str, Float32]:
-        short = fixed - len(images) if fixed is not None else 0
-        full = np.concatenate([images, images[-1:].repeat(short, axis=0)]) if short else images
-        try:
-            outputs = session.run(exposed, {name: full})
-        except Exception as error:
-            raise BadData(f"{model}: input of shape {full.shape} does not run ({_first_line(error)})") from error
-        seen = dict(zip(exposed, outputs, strict=True))
-        if short:
-            seen = {
-                tensor: each[: len(images)] if each.shape[:1] == (fixed,) else each for tensor, each in seen.items()
-            }
-        return {name: images, **seen}
-
-    size = fixed if fixed is not None else batch
-    if fixed is None:
-        weight = sum(each.nbytes for each in run(next(iter(samples.batches(1)))).values())
-        size = max(1, min(batch, _BUDGET // weight))
-    for images in samples.batches(size):
-        yield run(images)
+    return session, inputs[0].name, exposed
 
 
 def _expose(model: onnx.ModelProto) -> list[str]:  # type: ignore[name-defined]  # noqa: F821

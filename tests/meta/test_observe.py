@@ -1,0 +1,218 @@
+"""The pass over a real model: what is exposed, fixed batches, onnxruntime's own MinMax, and the corrected model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ptq.calibration.statistics import collect
+from ptq.errors import BadData, BadModel
+from ptq.methods import method
+from ptq.quantizer import Quantizer
+from ptq.samples import ArraySamples, Float32
+
+onnx = pytest.importorskip("onnx", reason="needs onnx")
+pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from ptq.backends.onnxruntime.correct import correct, moments, pool_globally  # noqa: E402
+from ptq.backends.onnxruntime.observe import observe  # noqa: E402
+from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize  # noqa: E402
+from ptq.backends.onnxruntime.session import session  # noqa: E402
+
+GENERATOR = np.random.default_rng(0)
+IMAGES = ArraySamples(np.maximum(GENERATOR.normal(size=(40, 3, 8, 8)) + 0.5, 0).astype(np.float32))
+
+
+def small_model(path: Path, batch: int | str = "n") -> Path:
+    """Conv, Relu, Conv without a bias, AveragePool over the whole map, Reshape, Gemm, MatMul."""
+    generator = np.random.default_rng(1)
+
+    def constant(name: str, *shape: int) -> Any:
+        return numpy_helper.from_array(
+            (generator.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32), name
+        )
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="c1", pads=[1] * 4, kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], name="c2", group=2, kernel_shape=[3, 3]),
+        helper.make_node("AveragePool", ["c2"], ["p"], kernel_shape=[6, 6]),
+        helper.make_node("Reshape", ["p", "shape"], ["f"]),
+        helper.make_node("Gemm", ["f", "w3", "b3"], ["g"], name="g", transB=1),
+        helper.make_node("MatMul", ["g", "w4"], ["y"], name="m"),
+    ]
+    held = [constant("w1", 8, 3, 3, 3), constant("b1", 8), constant("w2", 8, 4, 3, 3), constant("w3", 6, 8)]
+    held += [constant("b3", 6), constant("w4", 6, 4), numpy_helper.from_array(np.array([-1, 8], np.int64), "shape")]
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 8, 8])
+    exit_ = helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 4])
+    model = helper.make_model(
+        helper.make_graph(nodes, "small", [entry], [exit_], held),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
+    )
+    onnx.save(onnx.shape_inference.infer_shapes(model), path)
+    return path
+
+
+def test_every_float_activation_is_seen_and_the_batch_does_not_matter(tmp_path: Path) -> None:
+    model = small_model(tmp_path / "m.onnx")
+    seen = collect(observe(model, IMAGES, 32))
+    assert set(seen) == {"x", "c1", "r1", "c2", "p", "f", "g", "y"}
+    assert seen["c1"].count == 40 * 8 * 8 * 8
+    other = collect(observe(model, IMAGES, 7))
+    for name in ("x", "c1", "r1"):
+        assert (seen[name].min, seen[name].total) == (other[name].min, other[name].total)
+        assert np.array_equal(seen[name].histogram.counts, other[name].histogram.counts)
+
+
+@pytest.mark.parametrize("fixed", [1, 16])
+def test_a_fixed_batch_is_kept_and_filled_up(fixed: int, tmp_path: Path) -> None:
+    free = collect(observe(small_model(tmp_path / "m.onnx"), IMAGES))
+    held = collect(observe(small_model(tmp_path / "f.onnx", fixed), IMAGES))
+    for name, each in free.items():
+        assert held[name].count == each.count
+        assert held[name].max == pytest.approx(each.max, rel=1e-5)
+
+
+def test_errors_name_the_model_the_tensor_and_the_image(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(BadModel, match=r"bad\.onnx: cannot be run with its activations exposed"):
+        next(observe(tmp_path / "bad.onnx", IMAGES))
+    model = small_model(tmp_path / "m.onnx")
+    with pytest.raises(BadData, match=r"m\.onnx: input of shape \(1, 3, 9, 9\) does not run"):
+        next(observe(model, ArraySamples(np.ones((1, 3, 9, 9), np.float32))))
+    images = np.ones((9, 3, 8, 8), np.float32)
+    images[6] = np.inf
+    with pytest.raises(BadData, match="on calibration image 6, but should be finite"):
+        collect(observe(model, ArraySamples(images), 4))
+
+
+class Reader:
+    """One image at a time, as onnxruntime's calibrators read."""
+
+    def __init__(self, entry: str, samples: ArraySamples) -> None:
+        self._batches: Iterator[Float32] = samples.batches(1)
+        self._entry = entry
+
+    def get_next(self) -> dict[str, Float32] | None:
+        image = next(self._batches, None)
+        return None if image is None else {self._entry: image}
+
+
+def assert_minmax_is_onnxruntimes(model: Path, samples: ArraySamples, tmp_path: Path) -> None:
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    for dtype in ("u8s8", "int8"):
+        kind = DTYPES[dtype]
+        ranges = {
+            name: method("minmax")(each, kind.quantizer) for name, each in collect(observe(model, samples)).items()
+        }
+        quantize(model, Plan(kind, ranges, True), tmp_path / "ours.onnx")
+        entry = onnx.load(model).graph.input[0].name
+        quantize_static(
+            str(model),
+            str(tmp_path / "theirs.onnx"),
+            Reader(entry, samples),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType[kind.activation],
+            weight_type=QuantType[kind.weight],
+            per_channel=True,
+        )
+        ours, theirs = (
+            {each.name: numpy_helper.to_array(each) for each in onnx.load(tmp_path / name).graph.initializer}
+            for name in ("ours.onnx", "theirs.onnx")
+        )
+        assert ours.keys() == theirs.keys()
+        compared = 0
+        for name, value in theirs.items():
+            if name.endswith("_scale"):
+                np.testing.assert_array_max_ulp(ours[name], value, maxulp=1)
+                compared += 1
+            elif name.endswith("_zero_point"):
+                assert np.array_equal(ours[name], value), name
+        assert compared > 5
+
+
+@pytest.mark.filterwarnings("ignore")  # onnxruntime's own code
+def test_minmax_is_onnxruntimes_own(tmp_path: Path) -> None:
+    assert_minmax_is_onnxruntimes(small_model(tmp_path / "m.onnx"), IMAGES, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_minmax_is_onnxruntimes_own_on_resnet8(tmp_path: Path) -> None:
+    import ptq.models
+    from ptq.backends.onnxruntime.prepare import prepare
+
+    prepare(Path(ptq.models.__file__).with_name("digits_resnet8.onnx"), tmp_path / "p.onnx")
+    images = np.random.default_rng(0).integers(0, 256, size=(20, 32, 32, 3)).astype(np.float32)
+    assert_minmax_is_onnxruntimes(tmp_path / "p.onnx", ArraySamples(images), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_minmax_is_onnxruntimes_own_on_yolo11n(tmp_path: Path) -> None:
+    model = Path(os.environ.get("PTQ_DATA", "")) / "models" / "yolo11n.onnx"
+    if not model.is_file():
+        pytest.skip("PTQ_DATA with models/yolo11n.onnx is not set")
+    from ptq.backends.onnxruntime.prepare import prepare
+
+    prepare(model, tmp_path / "p.onnx")
+    images = np.random.default_rng(0).random((3, 3, 640, 640), dtype=np.float32)
+    assert_minmax_is_onnxruntimes(tmp_path / "p.onnx", ArraySamples(images), tmp_path)
+
+
+def test_pooling_over_the_whole_map_becomes_global_and_another_does_not(tmp_path: Path) -> None:
+    model = onnx.load(small_model(tmp_path / "m.onnx"))
+    assert pool_globally(model) == 1
+    assert [node.op_type for node in model.graph.node][3] == "GlobalAveragePool"
+    onnx.save(model, tmp_path / "g.onnx")
+    batch = next(IMAGES.batches(8))
+    before, after = (session(tmp_path / name).run(None, {"x": batch})[0] for name in ("m.onnx", "g.onnx"))
+    assert np.allclose(before, after, atol=1e-5)
+    partial = onnx.load(small_model(tmp_path / "m.onnx"))
+    partial.graph.node[3].attribute[0].ints[:] = [3, 6]
+    del partial.graph.value_info[:]
+    assert pool_globally(partial) == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", ["u8s8", "uint8"])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_the_corrected_model_is_nearer_to_the_float_model(dtype: str, per_channel: bool, tmp_path: Path) -> None:
+    model, kind = small_model(tmp_path / "m.onnx"), DTYPES[dtype]
+    ranges = {name: method("mse")(each, kind.quantizer) for name, each in collect(observe(model, IMAGES)).items()}
+    overrides = correct(model, tmp_path / "c.onnx", moments(model, IMAGES), kind.weight_quantizer, per_channel)
+    assert set(overrides) == {"w1", "w2", "w3", "w4"}
+    plan = Plan(kind, ranges, per_channel)
+    quantize(tmp_path / "c.onnx", replace(plan, overrides=overrides), tmp_path / "corrected.onnx")
+    quantize(model, plan, tmp_path / "plain.onnx")
+    fresh = np.maximum(np.random.default_rng(9).normal(size=(200, 3, 8, 8)) + 0.5, 0).astype(np.float32)
+    want = session(model).run(None, {"x": fresh})[0]
+    plain, corrected = (
+        np.square(session(tmp_path / name).run(None, {"x": fresh})[0] - want).mean()
+        for name in ("plain.onnx", "corrected.onnx")
+    )
+    assert corrected < plain
+    # what quantize_static rounds is already on the grid, so it keeps every weight
+    held = {each.name: numpy_helper.to_array(each) for each in onnx.load(tmp_path / "corrected.onnx").graph.initializer}
+    source = {each.name: numpy_helper.to_array(each) for each in onnx.load(tmp_path / "c.onnx").graph.initializer}
+    scale, zero = (held[f"w1_{each}"].reshape(-1, 1, 1, 1) for each in ("scale", "zero_point"))
+    real = (held["w1_quantized"].astype(np.float32) - zero) * scale
+    assert np.allclose(real, source["w1"], atol=1e-6)
+
+
+def test_correction_leaves_excluded_nodes_alone_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    model = small_model(tmp_path / "m.onnx")
+    quantizer = Quantizer(8, True, True)
+    for name in ("one.onnx", "two.onnx"):
+        overrides = correct(model, tmp_path / name, moments(model, IMAGES), quantizer, True, exclude=["c1", "m"])
+    assert set(overrides) == {"w2", "w3"}
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()

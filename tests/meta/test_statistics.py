@@ -1,0 +1,155 @@
+"""Statistics do not know how the images came: batches, order, halves; and what they hold is exact."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ptq.calibration.histogram import HALF, Histogram, exponent_for
+from ptq.calibration.statistics import TensorStatistics, collect
+from ptq.errors import BadData
+from ptq.samples import Float32
+
+SCALES = st.sampled_from([1e-44, 1e-38, 1e-20, 1e-6, 1.0, 255.0, 1e12, 1e30, 3e38])
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Float32:
+    """Images of one tensor: any shape, scale and mix of scales, zeros, constants and denormals included."""
+    shape = draw(st.sampled_from([(1, 1), (5, 1), (7, 3), (4, 2, 3, 3), (3, 40_000), (6, 16_384), (9, 700)]))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32)))
+    kind = draw(st.sampled_from(["normal", "relu", "constant", "zero", "mixed", "heavy"]))
+    scale = draw(SCALES)
+    values = generator.normal(size=shape)
+    if kind == "relu":
+        values = np.maximum(values, 0)
+    elif kind == "constant":
+        values = np.full(shape, draw(st.sampled_from([-1.0, 1.0, 0.3])))
+    elif kind == "zero":
+        values = np.zeros(shape)
+    elif kind == "mixed":
+        values *= 10.0 ** generator.integers(-30, 1, size=(shape[0],) + (1,) * (len(shape) - 1))
+    elif kind == "heavy":
+        values = generator.standard_cauchy(size=shape)
+    limit = float(np.finfo(np.float32).max)
+    return np.clip(values * scale, -limit, limit).astype(np.float32)
+
+
+def split(images: Float32, cuts: list[int]) -> Iterator[dict[str, Float32]]:
+    edges = sorted({0, len(images), *(each % (len(images) + 1) for each in cuts)})
+    for start, stop in itertools.pairwise(edges):
+        yield {"x": images[start:stop]}
+
+
+def same(a: TensorStatistics, b: TensorStatistics) -> bool:
+    return (
+        (a.min, a.max, a.count, a.total, a.total_squares) == (b.min, b.max, b.count, b.total, b.total_squares)
+        and a.histogram.exponent == b.histogram.exponent
+        and np.array_equal(a.histogram.counts, b.histogram.counts)
+    )
+
+
+@given(tensors(), st.lists(st.integers(0, 10), max_size=4), st.randoms(use_true_random=False), st.integers(1, 3))
+def test_batches_order_and_threads_change_no_bit(
+    images: Float32, cuts: list[int], random: object, threads: int
+) -> None:
+    whole = collect(split(images, []))["x"]
+    assert same(whole, collect(split(images, cuts), threads=threads)["x"])
+    order = list(range(len(images)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    assert same(whole, collect(split(images[order], cuts))["x"])
+
+
+@given(tensors(), st.integers(1, 8))
+def test_two_halves_merge_into_the_whole(images: Float32, cut: int) -> None:
+    assume(len(images) > 1)
+    cut = cut % (len(images) - 1) + 1
+    first, second = collect([{"x": images[:cut]}])["x"], collect([{"x": images[cut:]}])["x"]
+    whole = collect([{"x": images}])["x"]
+    assert same(first + second, whole)
+    assert same(second + first, whole)
+
+
+@given(tensors())
+def test_what_they_hold(images: Float32) -> None:
+    seen = collect([{"x": images}])["x"]
+    assert seen.min == float(images.min())
+    assert seen.max == float(images.max())
+    assert seen.count == images.size == seen.histogram.count
+    double = images.astype(np.float64)
+    magnitude = math.fsum(np.abs(double).ravel())
+    assert abs(float(seen.total) - math.fsum(double.ravel())) <= 1e-4 * magnitude
+    squares = math.fsum(np.square(double).ravel())
+    assert float(seen.total_squares) == pytest.approx(squares, rel=1e-4, abs=1e-300)
+
+
+@given(tensors())
+def test_every_value_is_in_its_bin(images: Float32) -> None:
+    seen = collect([{"x": images}])["x"].histogram
+    assert seen.exponent == exponent_for(float(np.abs(images).max()))
+    k = np.trunc(images.astype(np.float64).ravel() / seen.width).astype(np.int64)
+    assert np.array_equal(seen.counts, np.bincount(k + HALF, minlength=2 * HALF))
+    used = seen.counts > 0
+    assert seen.lefts[used].min() <= images.min()
+    assert images.max() <= seen.rights[used].max()
+
+
+@given(hnp.arrays(np.int64, 2 * HALF, elements=st.integers(0, 3), fill=st.just(0)), st.integers(0, 20))
+def test_doubling_the_width_loses_nothing(counts: np.ndarray, doublings: int) -> None:
+    counts[0] = 0
+    fine = Histogram(counts, -3)
+    coarse = fine.coarser(doublings - 3)
+    k = np.repeat(np.arange(-HALF, HALF), counts)
+    again = np.bincount(np.trunc(k / 2.0**doublings).astype(np.int64) + HALF, minlength=2 * HALF)
+    assert np.array_equal(coarse.counts, again)
+
+
+@pytest.mark.parametrize(("bad", "what"), [(np.nan, "NaN"), (np.inf, "infinite"), (-np.inf, "infinite")])
+def test_a_value_that_is_not_finite_names_the_tensor_and_the_image(bad: float, what: str) -> None:
+    images = np.ones((7, 4, 4), np.float32)
+    images[5, 2, 1] = bad
+    batches = [{"conv": images[start : start + 2], "ok": np.ones((2, 1), np.float32)} for start in range(0, 7, 2)]
+    with pytest.raises(BadData, match=rf"tensor 'conv': {what} on calibration image 5, but should be finite"):
+        collect(batches)
+
+
+def test_a_batch_is_let_go_before_the_next_large_one_is_made() -> None:
+    alive = 0
+    most = 0
+
+    class Large(dict[str, Float32]):
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    def batches() -> Iterator[dict[str, Float32]]:
+        nonlocal alive, most
+        for _ in range(4):
+            alive += 1
+            most = max(most, alive)
+            yield Large(x=np.ones((1, 20_000_000), np.float32))
+
+    collect(batches())
+    assert most == 1
+
+
+def test_sums_are_exact_over_images() -> None:
+    images = np.array([[1e30], [1.0], [-1e30]], np.float32)
+    assert collect([{"x": images}])["x"].total == Fraction(1)
+
+
+def test_progress_counts_images_and_the_tensors_keep_their_names() -> None:
+    told: list[int] = []
+    found = collect([{"b": np.ones((3, 2), np.float32), "a": np.ones((3,), np.float32)}] * 2, told.append)
+    assert told == [3, 6]
+    assert list(found) == ["a", "b"]
+    assert found["a"].count == 6
+    assert found["b"].mean == found["b"].rms == 1.0
