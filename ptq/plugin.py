@@ -329,11 +329,13 @@ def _data(config: pytest.Config) -> Path | None:
 def _bars(config: pytest.Config) -> Path:
     if given := config.getoption("ptq_bars"):
         return Path(config.invocation_params.dir / given)
-    usual = [config.rootpath / "tests" / "bars.toml", config.rootpath / "bars.toml"]
+    # pytest takes the DIR of `--ptq-data DIR` for a test path when it looks for its root, so that may be elsewhere
+    folders = dict.fromkeys((config.rootpath, Path(config.invocation_params.dir)))
+    usual = [folder / name for folder in folders for name in ("tests/bars.toml", "bars.toml")]
     for path in usual:
         if path.is_file():
             return path
-    raise PtqError(f"no bars: {usual[0]} and {usual[1].name} are not there; write one, or name it with --ptq-bars")
+    raise PtqError(f"no bars: {usual[0]} and {usual[1].name} are not there; write one, or name it with --ptq-bars=FILE")
 
 
 def _benchmarks_disabled(config: pytest.Config) -> str | None:

@@ -127,6 +127,15 @@ def test_an_orphaned_bar_is_red(repository: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["ptq: *'mine-onnxruntime-u8s8-minmx?' matches none*"])
 
 
+def test_data_far_away_named_with_a_space_does_not_hide_the_bars(
+    repository: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """pytest takes such a DIR for a test path when it looks for its root; the bars are found all the same."""
+    far = tmp_path_factory.mktemp("far")
+    result = repository.runpytest_subprocess("-m", "accuracy", "--ptq-data", str(far), "-k", "fp32")
+    result.assert_outcomes(passed=1, deselected=6)
+
+
 def test_a_missing_bar_is_red(repository: pytest.Pytester) -> None:
     (repository.path / "bars.toml").write_text('["mine-onnxruntime-fp32"]\nfloor = 0.1\nwhy = "x"\n')
     result = run(repository)
