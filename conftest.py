@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 import ptq
 
 pytest_plugins = ["pytester"]
+
+SUITES = {"accuracy", "preprocessing", "structure", "latency", "speed", "or"}
 
 
 def pytest_ptq_workloads(data: Path | None) -> Sequence[ptq.Workload]:
     return ptq.builtin_workloads(data)
 
 
-def pytest_configure() -> None:
-    try:
-        from hypothesis import settings
-    except ImportError:  # the suite itself does not need it, only the tests of ptq do
-        return
-    settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
-    settings.register_profile("dev", deadline=None)
-    settings.load_profile("ci" if os.environ.get("CI") or os.environ.get("TOX_ENV_NAME") else "dev")
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """``-m accuracy`` and its like judge models: the tests of ptq itself, in tests/meta, are not even imported."""
+    words = set(re.findall(r"\w+", config.option.markexpr))
+    return True if collection_path.name == "meta" and words and words <= SUITES else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ def environment(cpuinfo: Path = _CPUINFO) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name)) is not None},
     }
+
+
+@cache
+def instruction_sets() -> tuple[str, ...]:
+    """The machine's architecture and those of `ISA` it has: what kernels, and so rounding, depend on."""
+    _, flags = _cpu(_CPUINFO)
+    return (f"{platform.system()} {platform.machine()}", *(each for each in ISA if each in flags))
 
 
 def _cpu(cpuinfo: Path) -> tuple[str, frozenset[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from ptq.calibration.calibration import Calibration
 from ptq.calibration.patches import Moments, load_moments, save_moments
 from ptq.calibration.statistics import TensorStatistics, collect
 from ptq.cases import Case
-from ptq.environment import environment
+from ptq.environment import instruction_sets
 from ptq.errors import BadData, NotInstalled, PtqError, Unsupported
 from ptq.metrics.metric import Predictions
 from ptq.models.onnx_file import digest, signature
@@ -85,7 +85,7 @@ class Pipeline:
     def model(self) -> FloatModel:
         """The float model in every form a backend may start from."""
         source = self.source
-        key = {"model": self.model_digest, "step": "prepare", "versions": _reference_versions()}
+        key = {"model": self.model_digest, "step": "prepare", "versions": _versions("onnxruntime")}
         prepared = self.store.get("model", key, ".onnx", lambda out: prepare(source.onnx, out))
         return FloatModel(source.onnx, prepared.path, source.keras)
 
@@ -110,7 +110,7 @@ class Pipeline:
         key = {
             "prepared": file_digest(self.model.prepared),
             "calibration": self.calibration_samples.digest,
-            "versions": _reference_versions(),
+            "versions": _versions("onnxruntime"),
         }
         return self.store.get("statistics", key, ".json", self._calibrate)
 
@@ -125,7 +125,7 @@ class Pipeline:
         key = {
             "prepared": file_digest(self.model.prepared),
             "calibration": self.calibration_samples.digest,
-            "versions": _reference_versions(),
+            "versions": _versions("onnxruntime"),
             "of": "moments",
         }
 
@@ -154,7 +154,7 @@ class Pipeline:
             "model": self.model_digest,
             "case": fields,
             "calibration": None if case.is_float else self.calibration_samples.digest,
-            "versions": dict(backend.versions()),
+            "versions": _versions(backend.name),
         }
         with step(f"{case}: quantizing", self._notify):
             return self.store.get("artifact", key, backend.suffix(case), lambda out: self._quantize(backend, case, out))
@@ -246,14 +246,15 @@ def cases_of(workload: Workload) -> list[Case]:
 
 def _execution(backend: Backend, artifact: Entry) -> dict[str, Any]:
     """What decides how an artifact runs. The CPU is part of it: kernels differ, and a cache may change machines."""
-    about = environment()
     return {
         "artifact": file_digest(artifact.path),
         "backend": backend.name,
-        "versions": dict(backend.versions()),
-        "cpu": [about["platform"], *about["isa"]],
+        "versions": _versions(backend.name),
+        "cpu": list(instruction_sets()),
     }
 
 
-def _reference_versions() -> dict[str, Any]:
-    return dict(backends()["onnxruntime"].versions())
+@cache
+def _versions(backend: str) -> dict[str, str]:
+    """What does not change while a process runs, and costs milliseconds to ask."""
+    return dict(backends()[backend].versions())

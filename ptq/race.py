@@ -12,7 +12,7 @@ import numpy as np
 from ptq.backends.protocol import Census, Predictor
 from ptq.bars import Bar
 from ptq.cases import FP32, Case
-from ptq.environment import environment
+from ptq.environment import instruction_sets
 from ptq.errors import NoData, Unsupported
 from ptq.latency import Budget, Ratio, measure_ratio
 from ptq.pipeline import Pipeline, backend_of
@@ -52,7 +52,7 @@ class Race:
             "batch": self.batch,
             "threads": THREADS,
             "provider": self.case.backend,
-            "isa": environment()["isa"],
+            "isa": list(instruction_sets()),
             **self.sizes,
             "integer_share": self.census.integer_share,
             "integer": dict(self.census.integer),
