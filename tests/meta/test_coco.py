@@ -112,6 +112,7 @@ def test_the_grid_shows_the_default_and_the_plan() -> None:
     assert include(Case("coco", "modelopt", "int8", "entropy", "channel"))
     assert not include(Case("coco", "onnxruntime", "u8s8", "percentile"))
     assert not include(Case("coco", "onnxruntime", "int8", "minmax", "tensor", "auto"))
+    assert not include(Case("coco", "onnxruntime", "u8s8", "mse_gptq", "tensor", "auto"))
     assert not include(Case("coco", "torch", FP32))
 
 
