@@ -1,7 +1,7 @@
 """Calibration against onnxruntime's own, side by side in one process: ``pytest -m speed``.
 
-One line each, ``speed: NAME VALUE (bar)``, and the property ``speed`` for the JSON. Durations are medians of three rounds in
-which both sides take turns. The model is cifar10's ResNet8 when PTQ_DATA has it, else the embedded one.
+One line each, ``speed: NAME VALUE (bar)``, and the property ``speed`` for the JSON. Durations are medians of three
+rounds in which both sides take turns. The model is cifar10's ResNet8 when PTQ_DATA has it, else the embedded one.
 """
 
 from __future__ import annotations

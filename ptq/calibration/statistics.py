@@ -67,6 +67,7 @@ class _Scratch:
     """Working arrays of one thread: small enough to stay in a core's cache, and never allocated twice."""
 
     def __init__(self) -> None:
+        self.real = np.empty(_CHUNK, np.float32)
         self.whole = np.empty(_CHUNK, np.int32)
         self.index = np.empty(_CHUNK, np.intp)
         self.lanes = np.resize(np.arange(_LANES, dtype=np.int32) * (2 * HALF) + HALF, _CHUNK)
@@ -106,7 +107,7 @@ class _Accumulator:
             images = rows[start : start + together]
             for left in range(0, images.shape[1], _CHUNK):
                 self._count(images[:, left : left + _CHUNK].reshape(-1), scale, scratch)
-                self._sum(images[:, left : left + _CHUNK], wide[start : start + together])
+                self._sum(images[:, left : left + _CHUNK], wide[start : start + together], scratch)
 
     def _count(self, chunk: Float32, scale: np.float32, scratch: _Scratch) -> None:
         n = chunk.size
@@ -114,10 +115,12 @@ class _Accumulator:
         np.add(scratch.whole[:n], scratch.lanes[:n], out=scratch.index[:n])
         np.add.at(self.counts, scratch.index[:n], 1)
 
-    def _sum(self, pieces: Float32, wide: npt.NDArray[np.bool_]) -> None:
-        # row by row, in float32 over at most _CHUNK values: the sum of a piece is the same alone and in company
+    def _sum(self, pieces: Float32, wide: npt.NDArray[np.bool_], scratch: _Scratch) -> None:
+        # numpy adds each row pairwise: the sum of an image's piece is the same alone and in company
+        squares = scratch.real[: pieces.size].reshape(pieces.shape)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # far rows are summed again below
-            totals, total_squares = np.einsum("ij->i", pieces), np.einsum("ij,ij->i", pieces, pieces)
+            np.square(pieces, out=squares)
+            totals, total_squares = pieces.sum(axis=1), squares.sum(axis=1)
         for total, square, row, far in zip(totals.tolist(), total_squares.tolist(), pieces, wide.tolist(), strict=True):
             if far:
                 double = row.astype(np.float64)
