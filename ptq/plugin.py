@@ -218,10 +218,12 @@ class CaseJudge:
             self._not_run(case, UNSUPPORTED, f"unsupported: {reason}")
 
     def _not_run(self, what: Case | str, verdict: str, reason: str) -> NoReturn:
-        # what can never be is no gap in what was asked for; what is merely absent is
-        names = {what} if isinstance(what, str) else {what.workload, what.backend}
-        if verdict != UNSUPPORTED and (required := names & self._required):
-            _fail(f"{reason} (--ptq-require {min(required)})")
+        # absent data is a gap in what was asked of a workload, an absent framework in what was asked of a backend;
+        # what can never be is none
+        workload, backend = (what, "") if isinstance(what, str) else (what.workload, what.backend)
+        name = {NO_DATA: workload, NOT_INSTALLED: backend}.get(verdict, "")
+        if name in self._required:
+            _fail(f"{reason} (--ptq-require {name})")
         pytest.skip(reason)
 
     def _end(self, verdict: Verdict) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ptq.errors import BadModel
+from ptq.errors import BadModel, PtqError
 from ptq.models.onnx_file import load
 
 if TYPE_CHECKING:
@@ -74,26 +75,41 @@ def plan_exclude(model: Path, statistics: Mapping[str, TensorStatistics]) -> lis
        tail.
     3. The learned layers a tail starts from, because their outputs are the answers themselves: a logit that says
        "here" is rare, so ranges clip it, and one step of 1/255 of its range is a large step in the score.
-    4. With a tail, every ``x * sigmoid(x)`` (SiLU): Sigmoid and Mul would round it twice more, at every layer.
 
     Raises `BadModel` when a node to exclude has no name.
     """
     graph = _Graph(model)
     plan: dict[str, str] = {}
-    tails = False
     for node, join in _mixed(graph, statistics, FACTOR):
         scales = f"{join.widest:.4g} and {join.narrowest:.4g} ({join.factor:.0f}x)"
         plan[graph.name(node)] = f"joins ranges of {scales} under one scale"
         for reader in graph.readers(node):
             plan.setdefault(graph.name(reader), f"reads {join.node}, which joins ranges of {scales}")
         if not any(graph.is_learned(each) for each in graph.descendants(node)):
-            tails = True
             for each in graph.tail(node):
                 what = "last learned layer" if graph.is_learned(each) else "after the last learned layers"
                 plan.setdefault(graph.name(each), f"decode tail of {join.node}: {what}")
-    if tails:
-        for each in graph.silus():
-            plan.setdefault(graph.name(each), "SiLU: x * sigmoid(x) is rounded once in float, three times in integers")
+    return [Exclusion(name, reason) for name, reason in plan.items()]
+
+
+def choose_exclude(
+    model: Path, wanted: Sequence[str], statistics: Callable[[], Mapping[str, TensorStatistics]]
+) -> list[Exclusion]:
+    """The nodes a user wants in float: names, patterns as `fnmatch` has them, and ``auto`` for `plan_exclude`.
+
+    `statistics` is called for ``auto`` only. Raises `PtqError` for what matches no node.
+    """
+    names = [str(each.name) for each in _Graph(model).nodes if each.name]
+    plan: dict[str, str] = {}
+    for each in wanted:
+        if each == "auto":
+            found = plan_exclude(model, statistics())
+        else:
+            found = [Exclusion(name, f"asked for by {each!r}") for name in names if fnmatchcase(name, each)]
+            if not found:
+                raise PtqError(f"{model}: no node is called {each!r}, but --exclude takes names, patterns and 'auto'")
+        for exclusion in found:
+            plan.setdefault(*exclusion)
     return [Exclusion(name, reason) for name, reason in plan.items()]
 
 
@@ -153,17 +169,6 @@ class _Graph:
     def tail(self, node: Any) -> Iterator[Any]:
         """Ancestors of a node up to the learned layers, those included."""
         return _walk(node, lambda each: [] if self.is_learned(each) else self._parents(each))
-
-    def silus(self) -> Iterator[Any]:
-        """Sigmoid and Mul of every ``x * sigmoid(x)`` whose sigmoid has no other reader."""
-        for node in self.nodes:
-            if node.op_type != "Mul":
-                continue
-            for tensor, other in (tuple(node.input), tuple(node.input)[::-1]):
-                gate = self.producer.get(other)
-                if gate is not None and gate.op_type == "Sigmoid" and gate.input[0] == tensor:
-                    yield gate
-                    yield node
 
     def _users(self, node: Any) -> list[Any]:
         return [user for tensor in node.output for user in self.users.get(tensor, [])]

@@ -18,6 +18,7 @@ from ptq.metrics.average_precision import (
     IOU_THRESHOLDS,
     Matches,
     average_precision,
+    bias_corrected,
     bootstrap_weights,
     mean_average_precision,
 )
@@ -138,10 +139,10 @@ class MAP:
         return None if noise == 0 or signal == 0 else float(10 * np.log10(signal / noise))
 
     def drop(self, predictions: Predictions, reference: Predictions, samples: Samples, confidence: float) -> Interval:
-        """mAP50-95 lost, in percentage points, with the percentile interval of a paired bootstrap over images.
+        """mAP50-95 lost, in percentage points, with the bias-corrected interval of a paired bootstrap over images.
 
-        Both models are scored on the same draws of images (Efron and Tibshirani, An Introduction to the Bootstrap,
-        1993, chapter 13). There is no p: the bootstrap inverts no test.
+        Both models are scored on the same draws of images; `bias_corrected` names the method. There is no p: the
+        bootstrap inverts no test.
         """
         truths = _annotated(samples).truths
         count = len(samples.class_names)
@@ -150,8 +151,8 @@ class MAP:
         ours = mean_average_precision(_match(predictions, truths, count), weights)
         theirs = mean_average_precision(_match(reference, truths, count), weights)
         drops = 100 * (theirs - ours)
-        low, high = np.quantile(drops[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
-        return Interval(drop=float(drops[0]), low=float(low), high=float(high), confidence=confidence)
+        low, high = bias_corrected(float(drops[0]), drops[1:], confidence)
+        return Interval(drop=float(drops[0]), low=low, high=high, confidence=confidence)
 
 
 def _annotated(samples: Samples) -> Annotated:

@@ -39,7 +39,9 @@ def typical(backend: Backend) -> list[Case]:
 
 
 QUANTIZED = [pytest.param(name, case, id=case.id) for name, each in BACKENDS.items() for case in typical(each)]
-FLOAT = [pytest.param(name, Case("tiny", name, "fp32"), id=name) for name in BACKENDS]
+FLOAT = [
+    pytest.param(name, case, id=name) for name, each in BACKENDS.items() for case in each.cases("tiny") if case.is_float
+]
 
 
 @dataclass
@@ -109,10 +111,13 @@ def test_it_lists_its_cases_without_its_framework(name: str) -> None:
     assert {each.backend for each in cases} == {name}
     assert {each.workload for each in cases} == {"w"}
     assert len({each.id for each in cases}) == len(cases) > 1
-    assert [each.dtype for each in cases].count("fp32") == 1
+    assert [each.dtype for each in cases].count("fp32") <= 1
     assert all(backend.suffix(each).startswith(".") for each in cases)
-    assert (missing := backend.missing()) is None or missing.startswith("not installed: pip install 'ptq[")
-    assert all(isinstance(key, str) and isinstance(value, str) for key, value in backend.versions().items())
+    assert (missing := backend.missing()) is None or missing.startswith("not installed: ")
+    if missing is None:
+        versions = backend.versions()
+        assert versions
+        assert all(isinstance(key, str) and isinstance(value, str) for key, value in versions.items())
     for each in cases:
         reason = backend.unsupported(each)
         assert reason is None or (len(reason) > 20 and "\n" not in reason)
@@ -121,17 +126,18 @@ def test_it_lists_its_cases_without_its_framework(name: str) -> None:
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_backend_that_is_not_installed_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = BACKENDS[name]
-    if name == "onnxruntime":
-        pytest.skip("onnxruntime is a dependency of ptq")
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("ptq.backends") and hasattr(module, "find_spec"):
             monkeypatch.setattr(module, "find_spec", lambda *_: None)
     reason = backend.missing()
-    assert reason is not None
-    assert reason.startswith("not installed: pip install 'ptq[")
-    with pytest.raises(NotInstalled, match="pip install"):
-        backend.load(Path("some.artifact"))
+    if reason is None:
+        pytest.skip(f"{name}: its framework is a dependency of ptq")
+    assert reason.startswith("not installed: ")
+    assert "\n" not in reason
+    if reason.startswith("not installed: pip install 'ptq["):  # else it is found by other means, and may run by others
+        with pytest.raises(NotInstalled, match="pip install"):
+            backend.load(Path("some.artifact"))
 
 
 @pytest.mark.parametrize(("name", "case"), FLOAT)
@@ -148,7 +154,8 @@ def test_float_artifacts_agree_with_onnxruntime(name: str, case: Case, workshop:
 @pytest.mark.parametrize(("name", "case"), QUANTIZED)
 def test_quantized_outputs_are_near_the_float_ones_and_not_equal(name: str, case: Case, workshop: Workshop) -> None:
     values = outputs(workshop.predictor(case))
-    reference = outputs(workshop.predictor(Case("tiny", name, "fp32")))
+    own = [each for each in BACKENDS[name].cases("tiny") if each.is_float]
+    reference = outputs(workshop.predictor(own[0] if own else Case("tiny", "onnxruntime", "fp32")))
     assert values.dtype == np.float32
     assert values.shape == reference.shape
     assert 10 < sqnr(values, reference) < 80, "inf is a conversion that changed nothing"
@@ -189,7 +196,7 @@ print(json.dumps(answers))
 def test_a_fresh_process_makes_the_same_bytes_and_loads_the_same_predictions(
     name: str, workshop: Workshop, tmp_path: Path
 ) -> None:
-    cases = [Case("tiny", name, "fp32"), *typical(BACKENDS[name])]
+    cases = [*(each for each in BACKENDS[name].cases("tiny") if each.is_float), *typical(BACKENDS[name])]
     kept = [workshop.artifact(each) for each in cases]
     model = workshop.model
     forms = [str(model.onnx), str(model.prepared), None if model.keras is None else str(model.keras)]
@@ -214,8 +221,10 @@ def test_what_claims_integers_has_them(name: str, case: Case, workshop: Workshop
     census = BACKENDS[name].census(workshop.artifact(case))
     stored = {"int8": "int8", "uint8": "uint8", "u8s8": "int8"}[case.dtype]
     assert census.weight_bytes.get(stored, 0) >= 2000, census
-    assert census.integer.get("Conv") == 3, census
-    assert census.simulated is not None or census.integer_share > 0.6, census
+    assert census.integer.get("Conv", 0) + census.floating.get("Conv", 0) == 3, census
+    assert sum(census.integer.values()) >= 1, census
+    # Less than most in integer needs a reason that the report can give.
+    assert census.integer_share > 0.6 or census.simulated or census.cause, census
 
 
 @pytest.mark.parametrize(("name", "case"), FLOAT)

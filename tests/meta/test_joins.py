@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from ptq.calibration.joins import FACTOR, mixed_joins, plan_exclude, summary
-from ptq.errors import BadModel
+from ptq.calibration.joins import FACTOR, choose_exclude, mixed_joins, plan_exclude, summary
+from ptq.errors import BadModel, PtqError
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,7 @@ def test_a_detectors_tail_is_kept_with_its_reasons(detector: Path) -> None:
     assert {name for name, reason in why.items() if reason.endswith("after the last learned layers")} == tail
     last = {"n_logits_of_boxes", "n_logits_of_classes"}
     assert {name for name, reason in why.items() if reason.endswith("last learned layer")} == last
-    assert {name for name, reason in why.items() if reason.startswith("SiLU")} == {"n_gate", "n_b"}
-    assert "n_answer" in why
-    assert "n_a" not in why
+    assert set(why) == tail | last | {"n_joined", "n_answer"}
     assert "2 decode tail of n_joined: last learned layer" in summary(plan)
 
 
@@ -132,6 +130,18 @@ def test_a_join_of_feature_maps_takes_its_readers_along_and_no_tail(tmp_path: Pa
     )
     plan = plan_exclude(model, spread(a=(0, 640), b=(0, 1)))  # type: ignore[arg-type]
     assert [each.node for each in plan] == ["n_joined", "n_pooled", "n_c"]
+
+
+def test_exclude_takes_names_patterns_and_auto(detector: Path) -> None:
+    statistics = spread(boxes=(0, 640), scores=(0, 1))
+    chosen = choose_exclude(detector, ["n_a", "n_logits*"], dict)
+    assert [each.node for each in chosen] == ["n_a", "n_logits_of_boxes", "n_logits_of_classes"]
+    assert chosen[1].reason == "asked for by 'n_logits*'"
+    both = choose_exclude(detector, ["n_joined", "auto"], lambda: statistics)  # type: ignore[arg-type,return-value]
+    assert {each.node for each in both} == {each.node for each in plan_exclude(detector, statistics)}  # type: ignore[arg-type]
+    assert len({each.node for each in both}) == len(both)
+    with pytest.raises(PtqError, match=r"detector.onnx: no node is called 'N_A', but --exclude"):
+        choose_exclude(detector, ["N_A"], dict)
 
 
 def test_names_are_needed(tmp_path: Path, detector: Path) -> None:

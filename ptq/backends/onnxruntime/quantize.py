@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -73,11 +74,13 @@ def quantize(prepared: Path, plan: Plan, out: Path) -> None:
     said = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(said), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside onnxruntime's own code, not the caller's
-        cache = Path(folder) / "ranges.json"
+        # quantize_static writes and removes a file beside the model: in a shared folder, another process's too
+        own, cache = Path(folder) / "prepared.onnx", Path(folder) / "ranges.json"
+        shutil.copyfile(prepared, own)
         save_tensors_data(TensorsData(CalibrationMethod.MinMax, single), cache)
         try:
             quantize_static(
-                str(prepared),
+                str(own),
                 str(out),
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType[plan.dtype.activation],
