@@ -63,6 +63,14 @@ class TensorStatistics:
         )
 
 
+@dataclass(frozen=True)
+class Extremes:
+    """Smallest and largest value of one tensor, in its units: all that minmax asks of the statistics."""
+
+    min: float
+    max: float
+
+
 class _Scratch:
     """Working arrays of one thread: small enough to stay in a core's cache, and never allocated twice."""
 
@@ -83,18 +91,10 @@ class _Accumulator:
 
     def add(self, name: str, values: Float32, first: int, scratch: _Scratch) -> None:
         """Count `values`, shape (images, ...); `first` is the index of the first image."""
-        rows = np.ascontiguousarray(values).reshape(len(values) if values.ndim else 1, -1)
+        rows = _rows(values)
         if rows.size == 0:
             return
-        lows, highs = rows.min(axis=1), rows.max(axis=1)  # a NaN or an infinity in a row shows in its min or max
-        good = np.isfinite(lows) & np.isfinite(highs)
-        if not good.all():
-            row = int(np.argmin(good))
-            what = "infinite" if np.isinf(rows[row]).any() else "NaN"
-            raise BadData(
-                f"tensor {name!r}: {what} on calibration image {first + row}, but should be finite; "
-                "likely cause: an input outside the model's value range, or a broken float model"
-            )
+        lows, highs = _bounds(name, rows, first)
         low, high = float(lows.min()), float(highs.max())
         self.min, self.max = min(self.min, low), max(self.max, high)
         self.count += rows.size
@@ -180,6 +180,38 @@ def collect(
             del batch
             batch = upcoming.result() if upcoming is not None else next(source, None)
     return {name: each.finish() for name, each in sorted(seen.items()) if each.count}
+
+
+def extremes(batches: Iterable[Mapping[str, Float32]]) -> dict[str, Extremes]:
+    """The min and max that `collect` would find, by tensor name, for a fraction of its cost. Raises `BadData` as it."""
+    seen: dict[str, Extremes] = {}
+    images = 0
+    for batch in batches:
+        for name, rows in ((name, _rows(each)) for name, each in batch.items() if each.size):
+            lows, highs = _bounds(name, rows, images)
+            known = seen.get(name, Extremes(np.inf, -np.inf))
+            seen[name] = Extremes(min(known.min, float(lows.min())), max(known.max, float(highs.max())))
+        images += max((len(each) for each in batch.values() if each.ndim), default=0)
+    return dict(sorted(seen.items()))
+
+
+def _rows(values: Float32) -> Float32:
+    """One row an image."""
+    return np.ascontiguousarray(values).reshape(len(values) if values.ndim else 1, -1)
+
+
+def _bounds(name: str, rows: Float32, first: int) -> tuple[Float32, Float32]:
+    """Min and max of every row; `first` is the index of the first image."""
+    lows, highs = rows.min(axis=1), rows.max(axis=1)  # a NaN or an infinity in a row shows in its min or max
+    good = np.isfinite(lows) & np.isfinite(highs)
+    if not good.all():
+        row = int(np.argmin(good))
+        what = "infinite" if np.isinf(rows[row]).any() else "NaN"
+        raise BadData(
+            f"tensor {name!r}: {what} on calibration image {first + row}, but should be finite; "
+            "likely cause: an input outside the model's value range, or a broken float model"
+        )
+    return lows, highs
 
 
 def _whole(value: float) -> int:
