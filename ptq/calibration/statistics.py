@@ -160,24 +160,27 @@ def collect(
     scratches = [_Scratch() for _ in range(threads)]
     images = 0
 
-    def work(batch: Mapping[str, Float32], worker: int) -> None:
-        largest_first = sorted(batch, key=lambda name: (-batch[name].size, name))
-        for name in largest_first[worker::threads]:
+    source = iter(batches)
+    batch = next(source, None)
+
+    def work(worker: int) -> None:
+        # reads `batch` where it stands: an argument would live on in the pool and keep a large batch alive
+        assert batch is not None
+        sizes = {name: each.size for name, each in batch.items()}
+        for name in sorted(sizes, key=lambda name: (-sizes[name], name))[worker::threads]:
             seen[name].add(name, batch[name], images, scratches[worker])
 
-    source = iter(batches)
     with ThreadPoolExecutor(threads + 1) as pool:
-        batch = next(source, None)
         while batch is not None:
             for name in batch:
                 seen.setdefault(name, _Accumulator())
             small = sum(each.nbytes for each in batch.values()) <= _SMALL
             upcoming = pool.submit(next, source, None) if small else None
-            for done in [pool.submit(work, batch, worker) for worker in range(threads)]:
+            for done in [pool.submit(work, worker) for worker in range(threads)]:
                 done.result()
             images += max((len(each) for each in batch.values() if each.ndim), default=0)
             progress(images)
-            del batch
+            batch = None
             batch = upcoming.result() if upcoming is not None else next(source, None)
     return {name: each.finish() for name, each in sorted(seen.items()) if each.count}
 

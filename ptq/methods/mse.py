@@ -9,7 +9,7 @@ from ptq.calibration.statistics import TensorStatistics
 from ptq.quantizer import Quantizer
 
 _BOUNDS = 64  # candidates a side, from the seen bound down to 1/128 of it
-_CELLS = 1 << 16  # work spent on the exact error in one round
+_CELLS = 1 << 13  # work spent on the exact error in one round
 _ROUNDS = 3
 
 
