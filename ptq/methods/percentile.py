@@ -12,8 +12,8 @@ from ptq.quantizer import Quantizer
 def percentile(percent: float = 99.99) -> Method:
     """The method that keeps `percent` (0..100) of the values and clips the rest.
 
-    The bound t is the percentile of the magnitudes, and the range [-t, t] cut to what was seen. Values are spread evenly
-    inside a bin, so t is within one bin of the exact percentile.
+    The bound t is the percentile of the magnitudes, and the range [-t, t] cut to what was seen. Values are spread
+    evenly inside a bin, so t is within one bin of the exact percentile.
 
     Source: McKinstry et al. (2018), arXiv:1809.04191; Wu et al. (2020), arXiv:2004.09602, section 5.2, whose 99.99 is
     the default; ONNX Runtime's CalibrationMethod.Percentile.
