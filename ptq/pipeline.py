@@ -15,10 +15,10 @@ from ptq.backends.onnxruntime.correct import moments
 from ptq.backends.onnxruntime.observe import observe
 from ptq.backends.onnxruntime.prepare import prepare
 from ptq.backends.protocol import Backend, Census, FloatModel
-from ptq.calibration.cache_file import load_statistics, save_statistics
+from ptq.calibration.cache_file import load_ranges, load_statistics, save_ranges, save_statistics
 from ptq.calibration.calibration import Calibration
 from ptq.calibration.patches import Moments, load_moments, save_moments
-from ptq.calibration.statistics import TensorStatistics, collect
+from ptq.calibration.statistics import Extremes, TensorStatistics, collect, extremes
 from ptq.cases import Case
 from ptq.environment import instruction_sets
 from ptq.errors import BadData, NotInstalled, PtqError, Unsupported
@@ -107,12 +107,16 @@ class Pipeline:
     @cached_property
     def statistics_entry(self) -> Entry:
         """The stored statistics of one pass over the calibration samples; the pass runs here if it must."""
-        key = {
+        return self.store.get(
+            "statistics", self._pass_key(), ".json", lambda out: save_statistics(out, collect(self._observed()))
+        )
+
+    def _pass_key(self) -> dict[str, Any]:
+        return {
             "prepared": file_digest(self.model.prepared),
             "calibration": self.calibration_samples.digest,
             "versions": _versions("onnxruntime"),
         }
-        return self.store.get("statistics", key, ".json", self._calibrate)
 
     @cached_property
     def statistics(self) -> Mapping[str, TensorStatistics]:
@@ -120,14 +124,22 @@ class Pipeline:
         return load_statistics(self.statistics_entry.path)
 
     @cached_property
+    def extremes_entry(self) -> Entry:
+        """The stored min and max of every tensor: the statistics where they are there already, else a lighter pass."""
+        key = {**self._pass_key(), "of": "extremes"}
+        if (full := self.store.find("statistics", self._pass_key(), ".json")) is not None:
+            return full
+
+        def make(out: Path) -> None:
+            seen = extremes(self._observed())
+            save_ranges(out, {name: (each.min, each.max) for name, each in seen.items()})
+
+        return self.store.get("statistics", key, ".json", make)
+
+    @cached_property
     def moments(self) -> Mapping[str, Moments]:
         """By a layer's output tensor, the moments of its patches: one more pass, for the methods that correct."""
-        key = {
-            "prepared": file_digest(self.model.prepared),
-            "calibration": self.calibration_samples.digest,
-            "versions": _versions("onnxruntime"),
-            "of": "moments",
-        }
+        key = {**self._pass_key(), "of": "moments"}
 
         def make(out: Path) -> None:
             with step(f"{self.workload.name}: moments of every layer", self._notify):
@@ -198,19 +210,23 @@ class Pipeline:
             passes.append(self.statistics_entry)
             return self.statistics
 
-        calibration = Calibration(self.calibration_samples, statistics, lambda: self.moments)
+        def light() -> Mapping[str, Extremes]:
+            passes.append(self.extremes_entry)
+            return {name: Extremes(*bounds) for name, bounds in load_ranges(passes[0].path).items()}
+
+        calibration = Calibration(self.calibration_samples, statistics, lambda: self.moments, light)
         notes = dict(backend.quantize(case, self.model, calibration, out))
         if passes:
             notes["calibrate_seconds"] = repr(passes[0].seconds)
             notes["calibrated_here"] = repr(passes[0].made)
         return notes
 
-    def _calibrate(self, out: Path) -> None:
+    def _observed(self) -> Iterator[dict[str, Float32]]:
         samples = self.calibration_samples
         with step(f"{self.workload.name}: one calibration pass over {len(samples)} samples", self._notify):
             for _ in self._checked(samples):
                 pass
-            save_statistics(out, collect(observe(self.model.prepared, samples)))
+            yield from observe(self.model.prepared, samples)
 
     def _checked(self, samples: Samples) -> Iterator[Float32]:
         for batch in samples.batches(self.batch):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ptq.calibration.patches import Moments
-from ptq.calibration.statistics import TensorStatistics
-from ptq.methods import Range, method
+from ptq.calibration.statistics import Extremes, TensorStatistics
+from ptq.methods import Range, method, needs_extremes_only
+from ptq.methods.minmax import minmax
 from ptq.quantizer import Quantizer
 from ptq.samples import Samples
 
@@ -18,15 +19,18 @@ class Calibration:
 
     `samples` are the calibration inputs, the same for every case of a workload. `statistics` returns, by tensor
     name of the prepared model, what one pass over them saw; `moments` returns, by a layer's output tensor, the mean and
-    covariance of what the layer multiplies its weights with. Either pass runs at the first call only, so a backend
-    with observers of its own never pays for it.
+    covariance of what the layer multiplies its weights with; `extremes`, where given, only the min and max of every
+    tensor, for less. Each pass runs at the first call only, so a backend with observers of its own never pays for it.
     """
 
     samples: Samples
     statistics: Callable[[], Mapping[str, TensorStatistics]]
     moments: Callable[[], Mapping[str, Moments]] = dict
+    extremes: Callable[[], Mapping[str, Extremes]] | None = None
 
     def ranges(self, name: str, quantizer: Quantizer) -> dict[str, Range]:
         """The (low, high) of every tensor by method `name`, for the `quantizer` that will use it."""
+        if self.extremes is not None and needs_extremes_only(name):
+            return {tensor: minmax(seen, quantizer) for tensor, seen in self.extremes().items()}
         choose = method(name)
         return {tensor: choose(seen, quantizer) for tensor, seen in self.statistics().items()}

@@ -37,5 +37,10 @@ def corrects(name: str) -> bool:
     return bool(modules("ptq.methods", "CORRECTS").get(name, False))
 
 
+def needs_extremes_only(name: str) -> bool:
+    """Whether method `name` reads nothing of the statistics but min and max."""
+    return bool(modules("ptq.methods", "EXTREMES").get(name, False))
+
+
 UNCORRECTED = "corrects an ONNX graph's weights; here mse has the same ranges without it"
 """Why a backend that starts from another graph has no case of a method that corrects."""

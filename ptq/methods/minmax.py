@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ptq.calibration.statistics import TensorStatistics
+from ptq.calibration.statistics import Extremes, TensorStatistics
 from ptq.quantizer import Quantizer
 
 
-def minmax(statistics: TensorStatistics, quantizer: Quantizer) -> tuple[float, float]:
+def minmax(statistics: TensorStatistics | Extremes, quantizer: Quantizer) -> tuple[float, float]:
     """(low, high) = (min, max), widened to contain 0: nothing is clipped.
 
     Source: Jacob et al. (2018), arXiv:1712.05877, section 3; ONNX Runtime's CalibrationMethod.MinMax.
@@ -15,3 +15,6 @@ def minmax(statistics: TensorStatistics, quantizer: Quantizer) -> tuple[float, f
 
 
 METHOD = minmax
+
+EXTREMES = True
+"""It asks only for min and max, which a lighter pass finds."""

@@ -8,8 +8,9 @@ from ptq.calibration.expected_error import Doubles, ExpectedError
 from ptq.calibration.statistics import TensorStatistics
 from ptq.quantizer import Quantizer
 
-_BOUNDS = 64  # candidates a side, from the seen bound down to 1/128 of it
-_CELLS = 1 << 16  # work spent on the exact error in one round
+_BOUNDS = 32  # candidates a side, evenly spaced in logarithm
+_SMALLEST = 1 / 128  # the smallest of them, as a share of the seen bound
+_CELLS = 1 << 13  # work spent on the exact error in one round
 _ROUNDS = 3
 
 
@@ -26,7 +27,8 @@ def mse(statistics: TensorStatistics, quantizer: Quantizer) -> tuple[float, floa
     bottom, top = min(0.0, statistics.min), max(0.0, statistics.max)
     error = ExpectedError(statistics.histogram)
     whole = best = (bottom, top)
-    low_shares = high_shares = np.concatenate([[0.0], np.geomspace(1 / 128, 1.0, _BOUNDS)])
+    low_shares = high_shares = np.append(0.0, np.geomspace(_SMALLEST, 1.0, _BOUNDS))
+    gap = _SMALLEST ** (-1 / (_BOUNDS - 1)) - 1
     for _ in range(_ROUNDS):
         lows, highs = _candidates(quantizer, whole, low_shares, high_shares)
         rough = error.clipping_and_rounding(quantizer, lows, highs)
@@ -37,7 +39,8 @@ def mse(statistics: TensorStatistics, quantizer: Quantizer) -> tuple[float, floa
         best = float(lows[winner]), float(highs[winner])
         if best == (0.0, 0.0):
             return whole
-        low_shares, high_shares = _around(best[0], bottom, low_shares), _around(best[1], top, high_shares)
+        low_shares, high_shares = _around(best[0], bottom, gap), _around(best[1], top, gap)
+        gap /= 6
     return best
 
 
@@ -55,13 +58,13 @@ def _candidates(
     return lows[real], highs[real]
 
 
-def _around(bound: float, whole: float, shares: Doubles) -> Doubles:
-    """Finer shares between the neighbours of the one that won."""
+def _around(bound: float, whole: float, gap: float) -> Doubles:
+    """Shares of `whole` about as near to `bound` as the neighbours it won over, `gap` being relative."""
     if whole == 0.0:
-        return shares[:1]
+        return np.zeros(1)
     share = min(bound / whole, 1.0)
-    gap = float(np.diff(np.unique(shares)).max()) if len(shares) < _BOUNDS else 0.08 * max(share, 1 / 128)
-    return np.linspace(max(0.0, share - gap), min(1.0, share + gap), 17)
+    reach = gap * max(share, _SMALLEST)
+    return np.linspace(max(0.0, share - reach), min(1.0, share + reach), 13)
 
 
 METHOD = mse

@@ -12,8 +12,8 @@ from ptq.quantizer import Quantizer
 def percentile(percent: float = 99.99) -> Method:
     """The method that keeps `percent` (0..100) of the values and clips the rest.
 
-    A symmetric quantizer cuts the largest magnitudes; an asymmetric one cuts half of the rest from either tail.
-    Values are spread evenly inside a bin, so a bound is within one bin of the exact percentile.
+    The bound t is the percentile of the magnitudes, and the range [-t, t] cut to what was seen. Values are spread
+    evenly inside a bin, so t is within one bin of the exact percentile.
 
     Source: McKinstry et al. (2018), arXiv:1809.04191; Wu et al. (2020), arXiv:2004.09602, section 5.2, whose 99.99 is
     the default; ONNX Runtime's CalibrationMethod.Percentile.
@@ -24,16 +24,11 @@ def percentile(percent: float = 99.99) -> Method:
     def choose(statistics: TensorStatistics, quantizer: Quantizer) -> tuple[float, float]:
         bottom, top = min(0.0, statistics.min), max(0.0, statistics.max)
         seen = statistics.histogram
-        if quantizer.symmetric:
-            half = len(seen.counts) // 2
-            magnitudes = seen.counts[half:].copy()
-            magnitudes[1:] += seen.counts[half - 1 : 0 : -1]
-            bound = _quantile(magnitudes, seen.rights[half:] - seen.width, seen.rights[half:], percent / 100)
-            return max(-bound, bottom), min(bound, top)
-        tail = (1 - percent / 100) / 2
-        low = _quantile(seen.counts, seen.lefts, seen.rights, tail)
-        high = _quantile(seen.counts, seen.lefts, seen.rights, 1 - tail)
-        return min(0.0, max(low, bottom)), max(0.0, min(high, top))
+        half = len(seen.counts) // 2
+        magnitudes = seen.counts[half:].copy()
+        magnitudes[1:] += seen.counts[half - 1 : 0 : -1]
+        bound = _quantile(magnitudes, seen.rights[half:] - seen.width, seen.rights[half:], percent / 100)
+        return max(-bound, bottom), min(bound, top)
 
     return choose
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ptq.calibration.histogram import HALF, Histogram, exponent_for
-from ptq.calibration.statistics import TensorStatistics, collect
+from ptq.calibration.statistics import TensorStatistics, collect, extremes
 from ptq.errors import BadData
 from ptq.samples import Float32
 
@@ -78,6 +78,12 @@ def test_two_halves_merge_into_the_whole(images: Float32, cut: int) -> None:
     assert same(second + first, whole)
 
 
+@given(tensors(), st.lists(st.integers(0, 10), max_size=4))
+def test_the_lighter_pass_finds_the_same_extremes(images: Float32, cuts: list[int]) -> None:
+    whole, light = collect(split(images, cuts))["x"], extremes(split(images, cuts))["x"]
+    assert (light.min, light.max) == (whole.min, whole.max)
+
+
 @given(tensors())
 def test_what_they_hold(images: Float32) -> None:
     seen = collect([{"x": images}])["x"]
@@ -119,6 +125,8 @@ def test_a_value_that_is_not_finite_names_the_tensor_and_the_image(bad: float, w
     batches = [{"conv": images[start : start + 2], "ok": np.ones((2, 1), np.float32)} for start in range(0, 7, 2)]
     with pytest.raises(BadData, match=rf"tensor 'conv': {what} on calibration image 5, but should be finite"):
         collect(batches)
+    with pytest.raises(BadData, match=rf"tensor 'conv': {what} on calibration image 5, but should be finite"):
+        extremes(batches)
 
 
 def test_a_batch_is_let_go_before_the_next_large_one_is_made() -> None:

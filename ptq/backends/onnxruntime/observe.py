@@ -16,11 +16,13 @@ def observe(model: Path, samples: Samples, batch: int = 32) -> Iterator[dict[str
     """Batches of ``{tensor: float32 array of shape (n, ...)}``: the input and every float activation, as
     ``quantize_static`` would calibrate them.
 
-    `batch` is the most images yielded together; fewer when their activations would pass 256 MB. The model runs one
-    image at a time, as in onnxruntime's own calibrators, or as many as its batch dimension says when that is fixed (a
-    short last batch is filled up with its last image and cut again): its kernels add up in another order for another
-    batch, so that only this makes a tensor's last bit independent of `batch`. Graph optimizations are off, as there, so
-    that every tensor of the file is there. An array is the runtime's own: use it before asking for the next.
+    `batch` is the most images at a time; fewer when their activations would pass 256 MB, and as many as the model says
+    when its batch dimension is fixed (a short last batch is filled up with its last image and cut again). Graph
+    optimizations are off, as in onnxruntime's calibrators, so that every tensor of the file is there. An array is the
+    runtime's own: use it before asking for the next.
+
+    Some of onnxruntime's kernels add up in another order for one image than for several, so a tensor's last bits may
+    depend on `batch`; with 1, every bit is that of onnxruntime's calibrators, which run one image at a time.
 
     Raises `BadModel` for a file that is no ONNX model with one input, `BadData` when the samples do not fit it.
     """
@@ -28,27 +30,26 @@ def observe(model: Path, samples: Samples, batch: int = 32) -> Iterator[dict[str
 
     session, name, exposed = exposed_session(model)
     fixed = session.get_inputs()[0].shape[0]
-    at_once = fixed if isinstance(fixed, int) else 1
+    fixed = fixed if isinstance(fixed, int) else None
 
-    def run(images: Float32) -> list[Float32]:
-        short = at_once - len(images)
+    def run(images: Float32) -> dict[str, Float32]:
+        size = fixed or len(images)
+        short = size - len(images)
         full = np.concatenate([images, images[-1:].repeat(short, axis=0)]) if short else images
         try:
             outputs: list[Float32] = session.run(exposed, {name: full})
         except Exception as error:
             raise BadData(f"{model}: input of shape {full.shape} does not run ({_first_line(error)})") from error
         # a tensor without a batch dimension counts as one image's own
-        return [each[: len(images)] if each.shape[:1] == (at_once,) else each[None] for each in outputs]
+        kept = (each[: len(images)] if each.shape[:1] == (size,) else each[None] for each in outputs)
+        return {name: images, **dict(zip(exposed, kept, strict=True))}
 
-    together = batch
-    for images in samples.batches(at_once):
-        weight = sum(each.nbytes for each in run(images)) // len(images)
-        together = max(1, min(batch, _BUDGET // weight))
-        break
-    for images in samples.batches(at_once * max(1, together // at_once)):
-        runs = [run(images[start : start + at_once]) for start in range(0, len(images), at_once)]
-        joined = runs[0] if len(runs) == 1 else [np.concatenate(each) for each in zip(*runs, strict=True)]
-        yield {name: images, **dict(zip(exposed, joined, strict=True))}
+    size = fixed or batch
+    if fixed is None:
+        weight = sum(each.nbytes for each in run(next(iter(samples.batches(1)))).values())
+        size = max(1, min(batch, _BUDGET // weight))
+    for images in samples.batches(size):
+        yield run(images)
 
 
 def exposed_session(model: Path) -> tuple[Any, str, list[str]]:
