@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptq.backends import torch_observers, torch_runtime
+from ptq.backends import torch_census, torch_observers, torch_runtime
 from ptq.backends.int8_proof import require_int8
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
