@@ -14,14 +14,16 @@ import numpy.typing as npt
 from ptq.bars import Bars
 from ptq.cases import FP32, Case
 from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
+from ptq.methods import corrects
 from ptq.metrics.metric import Score
-from ptq.pipeline import Pipeline, Said, cases_of
+from ptq.pipeline import Pipeline, Said, backends, cases_of
 from ptq.progress import Notify, silent
 from ptq.race import Race, race
 from ptq.reference import References
 from ptq.result import NO_DATA, NOT_INSTALLED, UNSUPPORTED, Result
 from ptq.store import Store, write_bytes
-from ptq.verdict import CONFIDENCE, Verdict, judge_accuracy, judge_structure
+from ptq.structure import Structure
+from ptq.verdict import CONFIDENCE, judge_accuracy, judge_structure
 from ptq.workload import Workload
 
 REFERENCE_BACKEND = "onnxruntime"
@@ -55,6 +57,20 @@ class Judge:
         """Every case of every workload, the impossible ones too."""
         return [case for each in self.pipelines.values() for case in cases_of(each.workload)]
 
+    def graphs(self) -> dict[Case, list[Case]]:
+        """The cases worth timing, each with every case that runs its graph, itself among them.
+
+        Most methods only move scales: the same kernels run. One that corrects the model changes the graph, and an
+        artifact made elsewhere is a graph of its own.
+        """
+        graphs: dict[tuple[str | bool, ...], list[Case]] = {}
+        for case in self.cases():
+            if not case.is_float:
+                own = case.method if case.method in self.pipelines[case.workload].workload.artifacts else ""
+                graph = (case.workload, case.backend, case.dtype, case.granularity, case.exclude)
+                graphs.setdefault((*graph, corrects(case.method), own), []).append(case)
+        return {next(filter(_possible, cases), cases[0]): cases for cases in graphs.values()}
+
     def result(self, case: Case) -> Result:
         """Measure and judge one case.
 
@@ -73,13 +89,20 @@ class Judge:
             verdict, reason = UNSUPPORTED, str(absent)
         return Result(case, metric, verdict, reason, bar=bar.as_json())
 
-    def structure(self, case: Case) -> Verdict:
-        """The verdict on what of a case really runs in integer; raises where `Pipeline.artifact` does."""
-        return judge_structure(case.id, self.pipelines[case.workload].census(case), self.bars.of(case.id))
+    def structure(self, case: Case) -> Structure:
+        """What of a case really runs in integer, held to its bar; raises where `Pipeline.artifact` does.
+
+        A float case is meant to run in float: ``min_integer_share`` is not for it.
+        """
+        census, bar = self.pipelines[case.workload].census(case), self.bars.of(case.id)
+        if case.is_float:
+            bar = replace(bar, min_integer_share=None)
+        return Structure(case, census, judge_structure(case.id, census, bar))
 
     def race(self, case: Case, batch: int, base: Path | None) -> Race:
         """A case ready to be timed, see `ptq.race.race`."""
-        return race(self.pipelines[case.workload], case, batch, self.bars.of(case.id), base)
+        ready = race(self.pipelines[case.workload], case, batch, self.bars.of(case.id), base)
+        return replace(ready, stands_for=tuple(each.id for each in self.graphs().get(case, [case])))
 
     def save(self, case: Case, folder: Path) -> None:
         """Copy the artifact of a case to `folder`, under its id: the base of a later race."""
@@ -133,7 +156,13 @@ class Judge:
         if comparison is None:
             return result
         then = self.references.entries[case.id].value
-        return replace(result, reference={"value": then, "worse": comparison.worse, "line": comparison.line})
+        reference = {"value": then, "worse": comparison.worse, "line": comparison.line}
+        return replace(result, reference=reference, red=result.red or comparison.worse)
+
+
+def _possible(case: Case) -> bool:
+    backend = backends().get(case.backend)
+    return backend is None or backend.unsupported(case) is None
 
 
 def _calibration(case: Case, pipeline: Pipeline) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -18,18 +19,18 @@ from ptq.bars import load_bars
 from ptq.cases import Case
 from ptq.checks import Check, checks, subject
 from ptq.environment import environment
-from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
+from ptq.errors import BadData, NoData, NotInstalled, PtqError, Unsupported
 from ptq.judge import Judge
 from ptq.pipeline import backends
 from ptq.progress import Notify
-from ptq.race import BATCHES, timed
-from ptq.reference import load_references
+from ptq.race import BATCHES, Race
+from ptq.reference import References, load_references
 from ptq.report import html, markdown
 from ptq.report import json as json_report
 from ptq.report.table import table
 from ptq.result import FAIL, NO_DATA, NOT_INSTALLED, UNSUPPORTED, Result
 from ptq.store import Store
-from ptq.tally import CHECKED, GATE, RESULT, STRUCTURE, TIMING, Demand, Tally, lines_of
+from ptq.tally import ABSENT, CHECKED, GATE, RESULT, STRUCTURE, TIMING, Demand, Tally
 from ptq.verdict import Verdict
 
 _MARKERS = (
@@ -60,7 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--ptq-json", metavar="PATH", help="write the results as JSON")
     group.addoption("--ptq-html", metavar="PATH", help="write the results as one self-contained page")
     group.addoption(
-        "--ptq-update", action="store_true", help="rewrite reference.json beside the bars with what is measured"
+        "--ptq-update", action="store_true", help="rewrite reference.json beside the bars, and judge nothing by it"
     )
     group.addoption(
         "--ptq-strict", action="store_true", help="a case without a reference, or the reverse, fails the run"
@@ -108,7 +109,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     judge = _judge(metafunc.config)
     if {"case", "batch"} <= wanted:
-        pairs = [(case, batch) for case in timed(judge.cases()) for batch in BATCHES]
+        pairs = [(case, batch) for case in judge.graphs() for batch in BATCHES]
         metafunc.parametrize("case,batch", [_param(f"{case.id}-batch{batch}", case, batch) for case, batch in pairs])
     elif "case" in wanted:
         metafunc.parametrize("case", [_param(case.id, case) for case in judge.cases()])
@@ -152,51 +153,43 @@ class CaseJudge:
         self._properties.append((GATE, case.id))
         with _failing_in_one_line(case.id):
             result = self._judge.result(case)
+            if self._config.getoption("ptq_update"):
+                result = replace(result, red=False)
             if result.judged and (folder := self._config.getoption("ptq_artifacts")):
                 self._judge.save(case, self._config.invocation_params.dir / folder)
         self._properties.append((RESULT, json.dumps(result.as_json(), allow_nan=False)))
         if not result.judged:
             self._not_run(case, result.verdict, result.not_run)
         if result.red:
-            _fail(result.reason)
+            _fail(result.failure)
         if result.verdict == FAIL:
             pytest.xfail(result.reason)
-        then = result.reference or {}
-        if then.get("worse") and not self._config.getoption("ptq_update"):
-            _fail(str(then["line"]))
         return result
 
     def structure(self, case: Case) -> None:
         """Judge what of the case really runs in integer against ``min_integer_share``."""
         self._properties.append((GATE, case.id))
         with _failing_in_one_line(case.id):
-            verdict = self._measured(case, lambda: self._judge.structure(case))
-        facts = {"id": case.id, **case.fields(), "verdict": verdict.name, "line": verdict.reason}
-        self._properties.append((STRUCTURE, json.dumps(facts)))
-        self._end(verdict)
+            found = self._measured(case, lambda: self._judge.structure(case))
+        self._properties.append((STRUCTURE, json.dumps(found.as_json())))
+        self._end(found.verdict)
 
     def latency(self, case: Case, batch: int, benchmark: Any) -> None:
         """Race the case in batches of `batch`; `benchmark` is pytest-benchmark's fixture, which stores the times."""
         self._properties.append((GATE, case.id))
-        if disabled := _benchmarks_disabled(self._config):
-            if "latency" in self._config.option.markexpr.replace("not latency", ""):
-                _fail(
-                    f"{case.id}: -m latency, but {disabled}: nothing would be measured; run it with -n 0, benchmarks on"
-                )
-            benchmark.disabled = True
-            pytest.skip(f"latency: {disabled}")
-        base = self._config.getoption("ptq_against")
         with _failing_in_one_line(case.id):
-            folder = self._config.invocation_params.dir / base if base else None
-            race = self._measured(case, lambda: self._judge.race(case, batch, folder))
+            race = self._ready(case, batch, benchmark)
             benchmark.extra_info.update(race.facts)
             benchmark.pedantic(race.predict, args=(race.inputs,), rounds=20, iterations=1, warmup_rounds=3)
             timing = race.run()
-        self._properties.append((TIMING, json.dumps(timing.as_json())))
+            measured = timing.as_json()
+        benchmark.extra_info.update({name: measured[name] for name in ("against", "ratio", "low", "high", "verdict")})
+        self._properties.append((TIMING, json.dumps(measured)))
         self._end(timing.verdict)
 
     def check(self, workload: str, check: Check) -> None:
         """Run one preprocessing check of a workload; fails the test with the check's own line."""
+        self._properties.append((GATE, workload))
         try:
             check.run(subject(self._judge.pipelines[workload]))
         except (NoData, NotInstalled) as absent:
@@ -206,6 +199,22 @@ class CaseJudge:
         except PtqError as error:
             _fail(f"{workload}: {check.name}: {error}")
         self._properties.append((CHECKED, workload))
+
+    def _ready(self, case: Case, batch: int, benchmark: Any) -> Race:
+        base = self._config.getoption("ptq_against")
+        folder = self._config.invocation_params.dir / base if base else None
+        try:
+            if not (disabled := _benchmarks_disabled(self._config)):
+                return self._measured(case, lambda: self._judge.race(case, batch, folder))
+            if "latency" in self._config.option.markexpr.replace("not latency", ""):
+                _fail(f"{case.id}: -m latency, but {disabled}: nothing would be measured; use -n 0, with benchmarks")
+            self._properties.append((ABSENT, f"latency: {disabled}"))
+            pytest.skip(f"latency: {disabled}")
+        except (PtqError, pytest.fail.Exception):
+            # the fixture would add a warning, an error here, that it was not used
+            benchmark.disabled = True
+            benchmark.pedantic(lambda: None)
+            raise
 
     def _measured(self, case: Case, measure: Callable[[], T]) -> T:
         try:
@@ -224,6 +233,7 @@ class CaseJudge:
         name = {NO_DATA: workload, NOT_INSTALLED: backend}.get(verdict, "")
         if name in self._required:
             _fail(f"{reason} (--ptq-require {name})")
+        self._properties.append((ABSENT, reason))
         pytest.skip(reason)
 
     def _end(self, verdict: Verdict) -> None:
@@ -244,17 +254,19 @@ class Run:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call":
-            self._tally.add(report.nodeid, report.user_properties)
+            self._tally.add(report.user_properties)
+        elif report.when == "setup" and not report.passed and "ptq" in report.keywords:
+            self._tally.add([(GATE, report.nodeid)])  # skipped by others, e.g. --benchmark-skip
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         option = self._config.getoption
         demand = Demand(tuple(option("ptq_require")), option("ptq_min_cases"), option("ptq_strict"))
-        if not self._tally and not demand:
+        if not (self._tally or demand) or self._config.option.collectonly:
             return
         try:
             self._finish(_judge(self._config), demand)
-        except (PtqError, pytest.UsageError) as error:
+        except (PtqError, pytest.Collector.CollectError) as error:
             self._complaints.append(str(error))
         content, here = self._tally.report(), self._config.invocation_params.dir
         if path := option("ptq_json"):
@@ -262,8 +274,7 @@ class Run:
         if path := option("ptq_html"):
             html.write(here / path, content)
         if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with Path(path).open("a", encoding="utf-8") as file:  # the file is GitHub's, and others append to it too
-                file.write(markdown.summary(content))
+            markdown.append(Path(path), content)
         if self._complaints and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -275,8 +286,13 @@ class Run:
         if not self._tally.results:
             return
         if self._config.getoption("ptq_update"):
-            judge.references.updated(self._tally.judged, environment(), ids).save()
-            self._notes.append(f"wrote {judge.references.path.name} with {len(self._tally.judged)} measured cases")
+            path = judge.references.path
+            try:
+                known = load_references(path)
+            except BadData:  # remaking it is the remedy
+                known = References(path)
+            known.updated(self._tally.judged, environment(), ids).save()
+            self._notes.append(f"wrote {path.name} with {len(self._tally.judged)} measured cases; none was failed")
             return
         gaps = judge.references.gaps([each.case.id for each in self._tally.judged], ids)
         (self._complaints if demand.strict else self._notes).extend(gaps)
@@ -288,7 +304,7 @@ class Run:
         if tally.results:
             text = table(list(tally.results.values()), max(150, writer.fullwidth), bool(writer.hasmarkup))
             terminalreporter.write(text)
-        for line in lines_of(list(tally.timings.values()), list(tally.structures.values())):
+        for line in tally.lines():
             terminalreporter.write_line(line)
         for line in self._notes:
             terminalreporter.write_line(f"ptq: {line}")
@@ -301,7 +317,7 @@ def _judge(config: pytest.Config) -> Judge:
         try:
             config.stash[_JUDGE] = _make_judge(config)
         except PtqError as error:
-            raise pytest.UsageError(str(error)) from error
+            raise pytest.Collector.CollectError(str(error)) from error
     return config.stash[_JUDGE]
 
 
@@ -311,7 +327,8 @@ def _make_judge(config: pytest.Config) -> Judge:
     workloads = [each for some in declared for each in some]
     scratch = getattr(config, "workerinput", {}).get("ptq_store") or config.stash.get(_SCRATCH, None)
     bars = load_bars(_bars(config))
-    references = load_references(bars.path.with_name("reference.json"))
+    path = bars.path.with_name("reference.json")
+    references = References(path) if config.getoption("ptq_update") else load_references(path)
     store = Store(Path(scratch) if scratch else None)
     return Judge(workloads, bars, references, store, config.stash[_NOTIFY])
 

@@ -13,7 +13,7 @@ from ptq.backends.protocol import Census, Predictor
 from ptq.bars import Bar
 from ptq.cases import FP32, Case
 from ptq.environment import instruction_sets
-from ptq.errors import NoData, Unsupported
+from ptq.errors import NoData, PtqError, Unsupported
 from ptq.latency import Budget, Ratio, measure_ratio
 from ptq.pipeline import Pipeline, backend_of
 from ptq.samples import Float32, Samples
@@ -31,10 +31,12 @@ SAME = 1.05
 class Race:
     """Two predictors of one runtime and the inputs both take.
 
-    `against` names the other: ``fp32``, or ``base`` for an artifact of another revision.
+    `against` names the other: ``fp32``, or ``base`` for an artifact of another revision. `stands_for` are the ids of
+    the cases that run the same graph, its own among them.
     """
 
     case: Case
+    stands_for: tuple[str, ...]
     batch: int
     against: str
     reference: Predictor
@@ -63,7 +65,7 @@ class Race:
         """Time both in turns and judge the ratio."""
         ratio = measure_ratio(self.reference, self.predict, self.inputs, self.bar.ratio, budget)
         verdict = judge_ratio(f"{self.case.id} batch {self.batch} against {self.against}", ratio, self.bar)
-        return Timing(self.case, self.batch, self.against, ratio, verdict, executed(self.census))
+        return Timing(self.case, self.stands_for, self.batch, self.against, ratio, verdict, executed(self.census))
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Timing:
     """What a race gave."""
 
     case: Case
+    stands_for: tuple[str, ...]
     batch: int
     against: str
     ratio: Ratio
@@ -83,6 +86,7 @@ class Timing:
         return {
             "id": self.case.id,
             **self.case.fields(),
+            "stands_for": list(self.stands_for),
             "batch": self.batch,
             "against": self.against,
             "ratio": ratio.pop("value"),
@@ -107,12 +111,15 @@ def race(pipeline: Pipeline, case: Case, batch: int, bar: Bar, base: Path | None
     if base is None:
         other = pipeline.artifact(Case(case.workload, case.backend, FP32)).path
     else:
+        if not base.is_dir():
+            raise PtqError(f"--ptq-against {base}: no such folder; fill it with --ptq-artifacts at the other revision")
         other = base / f"{case.id}{own.suffix}"
         if not other.is_file():
             raise NoData(f"no {other.name} in the folder given with --ptq-against; save it there with --ptq-artifacts")
         bar = Bar(bar.pattern, bar.why, max_ratio=SAME, confidence=bar.confidence)
     return Race(
         case=case,
+        stands_for=(case.id,),
         batch=batch,
         against=FP32 if base is None else "base",
         reference=backend.load(other, THREADS),
@@ -122,18 +129,6 @@ def race(pipeline: Pipeline, case: Case, batch: int, bar: Bar, base: Path | None
         census=pipeline.census(case),
         sizes={"size_bytes": own.stat().st_size, "reference_size_bytes": other.stat().st_size},
     )
-
-
-def timed(cases: list[Case]) -> list[Case]:
-    """The cases worth timing: one for each graph. Methods only move scales: the same kernels run.
-
-    Of the quantized cases of a workload, the first of each (backend, dtype, granularity, exclude).
-    """
-    first: dict[tuple[str, ...], Case] = {}
-    for case in cases:
-        if not case.is_float:
-            first.setdefault((case.workload, case.backend, case.dtype, case.granularity, case.exclude), case)
-    return list(first.values())
 
 
 def executed(census: Census) -> str:

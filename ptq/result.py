@@ -19,7 +19,8 @@ class Result:
     """One case, measured and judged, or the reason why not.
 
     `value` and `fp32_value` are in 0..1; `drop` and `interval` in percentage points, positive is worse;
-    `red` says whether the test fails by it (an expected failure does not);
+    `red` says whether the test fails by it: by its bar, unless that failure is expected, or by being significantly
+    worse than its `reference` (``value, worse, line``);
     `seconds` are what making took when it was made, which may have been in an earlier run.
     """
 
@@ -64,6 +65,12 @@ class Result:
         if self.judged:
             return ""
         return self.reason if self.reason.startswith(words) else f"{words}: {self.reason}"
+
+    @property
+    def failure(self) -> str:
+        """Why it is red, the bar first; empty when nothing is amiss."""
+        worse = str((self.reference or {}).get("line")) if (self.reference or {}).get("worse") else ""
+        return "\n".join(each for each in ("" if self.verdict == PASS else self.reason, worse) if each)
 
     def as_json(self) -> dict[str, Any]:
         """The result as the JSON schema has it."""

@@ -70,12 +70,17 @@ class Store:
         with FileLock(lock):
             if (found := _entry(path)) is not None:
                 return found
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as folder:
+            prefix = f".making-{address}-"
+            for left in path.parent.glob(f"{prefix}*"):  # by a killed process: whoever holds the lock is alone
+                shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
                 temporary = Path(folder) / path.name
                 start = time.perf_counter()
                 notes = dict(make(temporary) or {})
                 seconds = time.perf_counter() - start
-                write_text(_sidecar(path), json.dumps({"seconds": seconds, "notes": notes}))
+                made = _sidecar(temporary)
+                made.write_text(json.dumps({"seconds": seconds, "notes": notes}))
+                made.replace(_sidecar(path))
                 temporary.replace(path)
             return Entry(path, seconds, notes, made=True)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,9 @@ from ptq.environment import environment
 from ptq.report import json as json_report
 from ptq.result import Result
 
-RESULT, STRUCTURE, TIMING, CHECKED, GATE = "ptq", "ptq_structure", "ptq_latency", "ptq_checked", "ptq_gate"
+GATE, RESULT, STRUCTURE, TIMING, CHECKED, ABSENT = (
+    "ptq_gate", "ptq", "ptq_structure", "ptq_latency", "ptq_checked", "ptq_not_run"
+)  # fmt: skip
 """Names of the properties a test leaves on its report; they survive xdist."""
 
 
@@ -31,8 +34,9 @@ class Demand:
 
 @dataclass
 class Tally:
-    """`results` by case id; `structures` and `timings` as JSON by test; `checked` workloads whose preprocessing was
-    checked; `gates` how many case tests ran or were skipped.
+    """`results` by case id; `structures` and `timings` as JSON by what they are of; `checked` workloads whose
+    preprocessing was checked; `gates` how many of ptq's tests ran or were skipped; `absent` counts why those that leave
+    no result did not run.
     """
 
     results: dict[str, Result] = field(default_factory=dict)
@@ -40,19 +44,25 @@ class Tally:
     timings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     checked: set[str] = field(default_factory=set)
     gates: int = 0
+    absent: Counter[str] = field(default_factory=Counter)
 
-    def add(self, test: str, properties: Iterable[tuple[str, object]]) -> None:
+    def add(self, properties: Iterable[tuple[str, object]]) -> None:
         """Take the properties of one test's report."""
-        for name, value in properties:
+        given = list(properties)
+        if RESULT not in (name for name, _ in given):
+            self.absent.update(str(value) for name, value in given if name == ABSENT)
+        for name, value in given:
             if name == GATE:
                 self.gates += 1
             elif name == RESULT:
                 result = Result.from_json(json.loads(str(value)))
                 self.results[result.case.id] = result
             elif name == STRUCTURE:
-                self.structures[test] = json.loads(str(value))
+                found = json.loads(str(value))
+                self.structures[found["id"]] = found
             elif name == TIMING:
-                self.timings[test] = json.loads(str(value))
+                found = json.loads(str(value))
+                self.timings[f"{found['id']} {found['batch']} {found['against']}"] = found
             elif name == CHECKED:
                 self.checked.add(str(value))
 
@@ -84,7 +94,7 @@ class Tally:
                 why = "; ".join(sorted({each.reason for each in absent})) or "no test of it was selected"
                 lines.append(f"--ptq-require {name}: nothing of it was judged ({why})")
         judged = len(self.judged) + len(self.structures) + len(self.timings)
-        if self.gates and not judged:
+        if self.gates and not judged and not self.checked:
             lines.append(f"no case was judged: all {self.gates} selected were not run, so this run proves nothing")
         if judged < demand.min_cases:
             lines.append(f"--ptq-min-cases {demand.min_cases}: only {judged} cases were judged; was a test id renamed?")
@@ -92,21 +102,19 @@ class Tally:
 
     def report(self) -> dict[str, Any]:
         """The machine-readable report, `ptq.report.json`."""
-        timings = sorted(self.timings.values(), key=lambda each: (each["id"], each["batch"]))
-        results = [
-            each.as_json() | {"latency": [time for time in timings if time["id"] == name]}
-            for name, each in self.results.items()
+        results = [each.as_json() for each in self.results.values()]
+        return json_report.report(
+            results, environment(), latency=list(self.timings.values()), structure=list(self.structures.values())
+        )
+
+    def lines(self) -> list[str]:
+        """One line each for what was timed and what was counted, as the terminal shows them."""
+        content = self.report()
+        shown = [
+            f"{each['id']} batch {each['batch']}: {each['speedup']:.2f}x the speed of {each['against']} "
+            f"({100 * each['confidence']:g} % {1 / each['high']:.2f} .. {1 / each['low']:.2f}), "
+            f"{each['other_ms']:.3g} ms against {each['reference_ms']:.3g} ms; {each['executed']}; {each['verdict']}"
+            for each in content["latency"]
         ]
-        structures = sorted(self.structures.values(), key=lambda each: str(each["id"]))
-        return json_report.report(results, environment(), latency=timings, structure=structures)
-
-
-def lines_of(timings: Sequence[Mapping[str, Any]], structures: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line each for what was timed and what was counted, as the terminal shows them."""
-    shown = [
-        f"{each['id']} batch {each['batch']}: {each['speedup']:.2f}x the speed of {each['against']} "
-        f"({100 * each['confidence']:g} % {1 / each['high']:.2f} .. {1 / each['low']:.2f}), "
-        f"{each['other_ms']:.3g} ms against {each['reference_ms']:.3g} ms; {each['executed']}; {each['verdict']}"
-        for each in timings
-    ]
-    return shown + [str(each["line"]) for each in structures]
+        shown += [str(each["reason"]) for each in content["structure"]]
+        return shown + [f"{count} not run: {reason}" for reason, count in sorted(self.absent.items())]

@@ -5,7 +5,8 @@ Schema ``ptq/1``, one object:
 ``schema``
     ``"ptq/1"``; the number rises when a field changes its meaning, not when one is added.
 ``environment``
-    What `ptq.environment.environment` says of the machine and the libraries.
+    What `ptq.environment.environment` says of the machine and the libraries: ``python, platform, cpu, isa, cores,
+    libraries``.
 ``results``
     One object per case, sorted by ``id``:
 
@@ -18,9 +19,34 @@ Schema ``ptq/1``, one object:
     - ``size_bytes, fp32_size_bytes``; ``integer_share``: compute nodes that really run in integer, 0..1.
     - ``calibration``: ``n, seed, digest, method``; empty where nothing was calibrated here.
     - ``seconds``: ``calibrate, quantize, evaluate``, when it was made (perhaps in an earlier run).
-    - ``verdict``: pass, fail, unresolved, unsupported, not_installed or no_data; ``reason``: one line; ``bar``.
+    - ``verdict``: pass, fail, unresolved, unsupported, not_installed or no_data; ``reason``: one line; ``bar``: what
+      is set of it; ``red``: whether the test fails by the bar or the reference.
+    - ``reference``: ``value, worse, line`` against what the case gave last, null where there is none to compare.
     - ``evaluation``: digest of the evaluation samples; ``outcomes``: base64 of packed right/wrong bits.
     - ``notes``: what the backend said, by topic.
+    - ``latency``: the objects of the report's ``latency`` that stand for this case; methods share a graph's.
+
+    Of a case that was not measured, the numbers are null and the mappings empty.
+``latency``
+    One object per race, sorted by ``id``, ``against`` and ``batch``:
+
+    - ``id, workload, backend, dtype, method, granularity, exclude``: the case that was timed.
+    - ``stands_for``: ids of every case that runs the same graph, its own among them.
+    - ``batch``: inputs per call. ``against``: ``fp32``, or ``base`` for an artifact of another revision.
+    - ``ratio, low, high, confidence``: time / time of the other and its interval, below 1 is faster; ``speedup``:
+      1 / ratio.
+    - ``other_ms, reference_ms``: median ms per call of the case and of what it ran against.
+    - ``rounds, seconds``: what measuring took.
+    - ``executed``: in words, what runs in integer. ``verdict, reason, red``: as in ``results``.
+``structure``
+    One object per census, sorted by ``id``:
+
+    - ``id, workload, backend, dtype, method, granularity, exclude``: the case that was counted.
+    - ``integer, floating``: compute nodes the runtime executes in integer and in float, counts by op type;
+      ``integer_share``: of all, 0..1.
+    - ``stray``: quantize and dequantize nodes left around float kernels; ``float_nodes``: names of those.
+    - ``weight_bytes``: by element type. ``simulated``: why integer execution is only simulated, null when it is real.
+    - ``cause``: likely cause of the float nodes, null when there is none. ``verdict, reason, red``: as in ``results``.
 """
 
 from __future__ import annotations
@@ -34,12 +60,29 @@ from ptq.errors import BadData
 from ptq.store import write_text
 
 SCHEMA = "ptq/1"
+Row = Mapping[str, Any]
 
 
-def report(results: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """The report of `results` (as `Result.as_json` gives them), sorted by id; `more` are further top-level fields."""
-    ordered = sorted(results, key=lambda each: str(each["id"]))
-    return {"schema": SCHEMA, "environment": dict(environment), "results": ordered, **more}
+def report(
+    results: Sequence[Row],
+    environment: Mapping[str, Any],
+    latency: Sequence[Row] = (),
+    structure: Sequence[Row] = (),
+) -> dict[str, Any]:
+    """The report of `results`, `latency` and `structure`, as `Result`, `Timing` and `Structure` give them; sorted."""
+    races = sorted(latency, key=lambda each: (each["id"], each["against"], each["batch"]))
+    merged = [
+        {**each, "latency": [race for race in races if each["id"] in race["stands_for"]]}
+        for each in sorted(results, key=lambda each: str(each["id"]))
+    ]
+    counted = sorted(structure, key=lambda each: str(each["id"]))
+    return {
+        "schema": SCHEMA,
+        "environment": dict(environment),
+        "results": merged,
+        "latency": races,
+        "structure": counted,
+    }
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:

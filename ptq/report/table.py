@@ -57,7 +57,10 @@ def _row(each: Result) -> list[Text]:
         _number(each.integer_share, ".2f"),
         _number(None if each.size_bytes is None else each.size_bytes / 1000, ".0f"),
     ]
-    return [Text(cell) for cell in cells] + [Text(each.verdict, style=_COLOURS.get(each.verdict, "yellow"))]
+    worse = bool((each.reference or {}).get("worse"))
+    verdict = f"{each.verdict}, worse" if worse else each.verdict
+    style = _COLOURS[FAIL] if worse else _COLOURS.get(each.verdict, "yellow")
+    return [Text(cell) for cell in cells] + [Text(verdict, style=style)]
 
 
 def _number(value: float | None, form: str) -> str:

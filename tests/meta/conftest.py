@@ -31,10 +31,21 @@ def shared_store_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def imported_once() -> None:
+    """A run of pytest in this process forgets what it imported; torch and scipy cannot be imported twice."""
+    import onnxruntime.tools.symbolic_shape_infer  # noqa: F401 - imports torch where there is one
+    import scipy.optimize
+    import scipy.stats  # noqa: F401
+
+
 @pytest.fixture
-def repository(pytester: pytest.Pytester, shared_store_root: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A foreign repository of one tiny model, in pytester's folder; PTQ_DATA is not set."""
+def repository(
+    imported_once: None, pytester: pytest.Pytester, shared_store_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    """A foreign repository of one tiny model, in pytester's folder; neither PTQ_DATA nor GITHUB_STEP_SUMMARY is set."""
     monkeypatch.setenv("PTQ_CACHE", str(shared_store_root))
     monkeypatch.delenv("PTQ_DATA", raising=False)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     write_repository(pytester.path)
     return pytester

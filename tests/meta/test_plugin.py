@@ -6,15 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime.quantization.shape_inference  # noqa: F401 - torch, which it imports, must not be imported twice
 import pytest
-from foreign import BARS, CONFTEST, SUITE, write_model
+from foreign import BARS, CONFTEST, SUITE, run, write_model
 
 ONE = "mine-onnxruntime-u8s8-minmax"
-
-
-def run(repository: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return repository.runpytest_inprocess("-p", "no:randomly", "-p", "no:cacheprovider", *arguments)
 
 
 def test_a_foreign_model_is_judged_in_15_lines(repository: pytest.Pytester) -> None:

@@ -91,6 +91,8 @@ def test_a_killed_maker_blocks_nobody_and_leaves_no_half_file(tmp_path: Path) ->
     entry = Store(tmp_path).get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"whole"))
     assert entry.made
     assert entry.path.read_bytes() == b"whole"
+    left = {each.name for each in (tmp_path / "artifact").rglob("*") if each.is_file() or each.name.startswith(".")}
+    assert left == {entry.path.name, f"{entry.path.stem}.made.json"}
 
 
 def test_ptq_cache_moves_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
