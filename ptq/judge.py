@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ptq.bars import Bars
-from ptq.cases import FP32, Case
+from ptq.cases import Case
 from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
 from ptq.methods import corrects
 from ptq.metrics.metric import Score
-from ptq.pipeline import Pipeline, Said, backends, cases_of
+from ptq.pipeline import Pipeline, Said, backends, cases_of, reference_case
 from ptq.progress import Notify, silent
 from ptq.race import Race, race
 from ptq.reference import References
@@ -25,9 +25,6 @@ from ptq.store import Store, write_bytes
 from ptq.structure import Structure
 from ptq.verdict import CONFIDENCE, judge_accuracy, judge_structure
 from ptq.workload import Workload
-
-REFERENCE_BACKEND = "onnxruntime"
-"""Its float predictions are what every case of every backend is compared with: one reference for all."""
 
 
 class Judge:
@@ -109,16 +106,12 @@ class Judge:
         artifact = self.pipelines[case.workload].artifact(case).path
         write_bytes(folder / f"{case.id}{artifact.suffix}", artifact.read_bytes())
 
-    def reference(self, case: Case) -> Case:
-        """The float case a case is compared with."""
-        return Case(case.workload, REFERENCE_BACKEND, FP32)
-
     def _measured(self, case: Case) -> Result:
         bar = self.bars.of(case.id)
         pipeline = self.pipelines[case.workload]
         metric, samples = pipeline.workload.metric, pipeline.evaluation_samples
         said = pipeline.predict(case)
-        fp32 = pipeline.predict(self.reference(case))
+        fp32 = pipeline.predict(reference_case(case.workload))
         score, fp32_score = metric.score(said.predictions, samples), metric.score(fp32.predictions, samples)
         interval = metric.drop(said.predictions, fp32.predictions, samples, bar.confidence or CONFIDENCE)
         census = pipeline.census(case)

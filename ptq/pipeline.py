@@ -19,7 +19,7 @@ from ptq.calibration.cache_file import load_ranges, load_statistics, save_ranges
 from ptq.calibration.calibration import Calibration
 from ptq.calibration.patches import Moments, load_moments, save_moments
 from ptq.calibration.statistics import Extremes, TensorStatistics, collect, extremes
-from ptq.cases import Case
+from ptq.cases import FP32, Case
 from ptq.environment import instruction_sets
 from ptq.errors import BadData, NotInstalled, PtqError, Unsupported
 from ptq.metrics.metric import Predictions
@@ -249,6 +249,17 @@ def backend_of(case: Case) -> Backend:
     if case.backend not in known:
         raise PtqError(f"{case}: backend {case.backend!r} is not known: it should be one of {', '.join(known)}")
     return known[case.backend]
+
+
+def reference_case(workload: str) -> Case:
+    """The float case every case of a workload is compared with, whatever its backend: one reference for all."""
+    return Case(workload, "onnxruntime", FP32)
+
+
+def float_case(case: Case) -> Case:
+    """The float case of a case's runtime: its backend's own, else `reference_case`."""
+    own = [each for each in backend_of(case).cases(case.workload) if each.is_float]
+    return own[0] if own else reference_case(case.workload)
 
 
 def cases_of(workload: Workload) -> list[Case]:

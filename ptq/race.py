@@ -15,7 +15,7 @@ from ptq.cases import FP32, Case
 from ptq.environment import instruction_sets
 from ptq.errors import NoData, PtqError, Unsupported
 from ptq.latency import Budget, Ratio, measure_ratio
-from ptq.pipeline import Pipeline, backend_of
+from ptq.pipeline import Pipeline, backend_of, float_case
 from ptq.samples import Float32, Samples
 from ptq.verdict import Verdict, judge_ratio
 
@@ -100,7 +100,7 @@ class Timing:
 
 
 def race(pipeline: Pipeline, case: Case, batch: int, bar: Bar, base: Path | None = None) -> Race:
-    """Load what is to be timed: the case against its backend's float case, or against its namesake in `base`.
+    """Load what is to be timed: the case against the float case of its runtime, or against its namesake in `base`.
 
     Raises `Unsupported` for a batch that a model of fixed batch does not take, `NoData` when `base` lacks the case,
     and whatever `Pipeline.artifact` does.
@@ -108,8 +108,10 @@ def race(pipeline: Pipeline, case: Case, batch: int, bar: Bar, base: Path | None
     if pipeline.fixed_batch not in (None, batch):
         raise Unsupported(f"the model's batch is fixed at {pipeline.fixed_batch}")
     backend, own = backend_of(case), pipeline.artifact(case).path
+    rival = case
     if base is None:
-        other = pipeline.artifact(Case(case.workload, case.backend, FP32)).path
+        rival = float_case(case)
+        other = pipeline.artifact(rival).path
     else:
         if not base.is_dir():
             raise PtqError(f"--ptq-against {base}: no such folder; fill it with --ptq-artifacts at the other revision")
@@ -122,7 +124,7 @@ def race(pipeline: Pipeline, case: Case, batch: int, bar: Bar, base: Path | None
         stands_for=(case.id,),
         batch=batch,
         against=FP32 if base is None else "base",
-        reference=backend.load(other, THREADS),
+        reference=backend_of(rival).load(other, THREADS),
         predict=backend.load(own, THREADS),
         inputs=_inputs(pipeline.evaluation_samples, batch),
         bar=bar,
