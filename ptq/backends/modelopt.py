@@ -100,6 +100,9 @@ class ModelOpt:
 
         return RUNTIME.load(artifact, threads)
 
+    def input_shape(self, artifact: Path) -> tuple[int | None, ...]:
+        return signature(artifact).shape
+
     def census(self, artifact: Path) -> Census:
         from ptq.backends.onnxruntime import BACKEND as RUNTIME
 

@@ -96,6 +96,10 @@ class Backend(Protocol):
         """A predictor over an artifact; `BadModel` when the file is not one."""
         ...
 
+    def input_shape(self, artifact: Path) -> tuple[int | None, ...]:
+        """Shape of a batch the artifact takes, None for a dimension that varies; `BadModel` when it is not one."""
+        ...
+
     def census(self, artifact: Path) -> Census:
         """What the runtime would execute for this artifact."""
         ...

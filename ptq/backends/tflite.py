@@ -99,6 +99,10 @@ class TfLite:
 
         return in_batches(run, int(given["shape"][0]))
 
+    def input_shape(self, artifact: Path) -> tuple[int | None, ...]:
+        # a batch of any size is fed in parts of the size the model is made for
+        return (None, *(int(each) for each in _interpreter(artifact, 1).get_input_details()[0]["shape"][1:]))
+
     def census(self, artifact: Path) -> Census:
         _interpreter(artifact, 1)
         integer: Counter[str] = Counter()

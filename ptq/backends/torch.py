@@ -105,6 +105,10 @@ class Torch:
         module, _, batch = _rebuild(artifact)
         return torch_runtime.predictor(module, batch, threads)
 
+    def input_shape(self, artifact: Path) -> tuple[int | None, ...]:
+        torch_runtime.require(str(artifact), self.missing())
+        return torch_runtime.shape_of(TorchFile.read(artifact, "float", "fx").model(str(artifact)))
+
     def census(self, artifact: Path) -> Census:
         module, shape, _ = _rebuild(artifact)
         with torch_runtime.running(1), torch_runtime.deprecations():

@@ -111,6 +111,10 @@ class TorchPt2e:
         module, size, _ = _rebuild(artifact)
         return torch_runtime.predictor(module, size, threads)
 
+    def input_shape(self, artifact: Path) -> tuple[int | None, ...]:
+        torch_runtime.require(str(artifact), self.missing())
+        return torch_runtime.shape_of(TorchFile.read(artifact, "float", "pt2e").model(str(artifact)))
+
     def census(self, artifact: Path) -> Census:
         module, _, simulated = _rebuild(artifact)
         return _census(module, simulated)

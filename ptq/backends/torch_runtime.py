@@ -116,6 +116,11 @@ def batch_of(model: onnx.ModelProto) -> int | None:
     return int(size) if size > 0 else None
 
 
+def shape_of(model: onnx.ModelProto) -> tuple[int | None, ...]:
+    """The shape of an ONNX model's input, None for a dimension that varies."""
+    return tuple(int(each.dim_value) or None for each in entry(model).type.tensor_type.shape.dim)
+
+
 def entry(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     """The input of an ONNX model that is no constant."""
     constants = {each.name for each in model.graph.initializer}

@@ -43,14 +43,15 @@ def workload(model: Path, data_dir: Path, per_class: int = 100, seed: int = 42) 
 
 
 def backend_for(model: Path, named: str | None) -> Backend:
-    """The backend called `named`, or the first whose artifacts have the model's suffix."""
+    """The backend called `named`, or the runtime whose artifacts have the model's suffix: one with a float case."""
     known = backends()
     if named is not None:
         if named not in known:
             raise click.BadParameter(f"--backend {named}: should be one of {', '.join(known)}")
         return known[named]
     for backend in known.values():
-        if backend.suffix(Case("any", backend.name, FP32)) == model.suffix:
+        own = Case("any", backend.name, FP32)
+        if own in backend.cases("any") and backend.suffix(own) == model.suffix:
             return backend
     raise BadModel(f"{model}: no backend runs a {model.suffix or 'suffixless'} file; convert it with `ptq convert`")
 

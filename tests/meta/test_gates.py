@@ -1,4 +1,4 @@
-"""The gates of accuracy and structure, through the plugin: what must turn a run red does, and what must not does not."""
+"""The gates of accuracy and structure, through the plugin: what must turn a run red does, and nothing else."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ def test_worse_than_its_reference_is_red_above_its_floor(repository: pytest.Pyte
     assert run(repository, "--ptq-update").ret == 0
     run(repository, "--ptq-strict").assert_outcomes(passed=7)
     write_model(repository.path / "model.onnx", favour=24)
-    result = run(repository, "--ptq-json", "out.json")
-    result.assert_outcomes(failed=7)
+    some = ("-k", "fp32 or u8s8-minmax")
+    result = run(repository, *some, "--ptq-json", "out.json")
+    result.assert_outcomes(failed=3, deselected=4)
     line = "top1 0.9533 is significantly worse than its reference 1.0000 (14 images lost, 0 won, McNemar p=*, n=300)"
     result.stdout.fnmatch_lines([f"{FLOAT}: {line}", "mine *pass, worse*"])
     result.stdout.no_fnmatch_line("*under*floor*")
     rows = json.loads((repository.path / "out.json").read_text())["results"]
     assert {(each["verdict"], each["red"], each["reference"]["worse"]) for each in rows} == {("pass", True, True)}
-    assert run(repository, "--ptq-update").ret == 0
-    assert run(repository).ret == 0
+    assert run(repository, *some, "--ptq-update").ret == 0
+    assert run(repository, *some).ret == 0
 
 
 def test_an_expected_failure_is_no_licence_to_get_worse(repository: pytest.Pytester) -> None:
@@ -54,7 +55,7 @@ def test_an_expected_failure_is_no_licence_to_get_worse(repository: pytest.Pytes
 def test_update_writes_the_same_bytes_with_any_number_of_workers(repository: pytest.Pytester) -> None:
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")
     written = []
-    for arguments in ((), (), ("-n", "2"), ("-n", "2", "--ptq-no-cache")):
+    for arguments in ((), (), ("-n", "2")):
         reference(repository).unlink(missing_ok=True)
         result = run(repository, "--ptq-update", *arguments)
         result.assert_outcomes(passed=7)
@@ -121,8 +122,8 @@ def test_int8_that_runs_in_float_is_red(repository: pytest.Pytester) -> None:
     result.assert_outcomes(passed=12, failed=2)
     result.stdout.fnmatch_lines(
         [
-            "mine-onnxruntime-int8-minmax: integer share 0.25 < min_integer_share 1.00 (1 of 4 compute nodes in integer: "
-            "0 of 1 Add, 1 of 3 Conv; in float: first, second, sum; 9 stray Q/DQ; likely cause: int8 activations*"
+            "mine-onnxruntime-int8-minmax: integer share 0.25 < min_integer_share 1.00 (1 of 4 compute nodes in "
+            "integer: 0 of 1 Add, 1 of 3 Conv; in float: first, second, sum; 9 stray Q/DQ; likely cause: int8 acti*"
         ]
     )
     structure = {each["id"]: each for each in json.loads((repository.path / "out.json").read_text())["structure"]}
@@ -130,7 +131,7 @@ def test_int8_that_runs_in_float_is_red(repository: pytest.Pytester) -> None:
     assert structure["mine-onnxruntime-int8-minmax"]["red"]
     assert structure[ONE]["integer_share"] == 1.0
     bars(repository, 'floor = 0.9\nmin_integer_share = 1.0\nexpected_failure = ["structure"]\n')
-    run(repository).assert_outcomes(passed=12, xfailed=2)
+    run(repository, "-k", "int8 and structure").assert_outcomes(passed=2, xfailed=2, deselected=10)
 
 
 @pytest.mark.parametrize("mark", ["@pytest.mark.skip\n", "@pytest.mark.skipif(True, reason='not today')\n"])

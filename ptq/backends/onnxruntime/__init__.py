@@ -17,6 +17,7 @@ from ptq.calibration.calibration import Calibration
 from ptq.calibration.joins import plan_exclude, summary
 from ptq.cases import FP32, Case
 from ptq.methods import corrects, methods
+from ptq.models.onnx_file import signature
 from ptq.samples import Float32
 
 
@@ -75,6 +76,9 @@ class OnnxRuntime:
             return result
 
         return predict
+
+    def input_shape(self, artifact: Path) -> tuple[int | None, ...]:
+        return signature(artifact).shape
 
     def census(self, artifact: Path) -> Census:
         from ptq.backends.onnxruntime.census import census
