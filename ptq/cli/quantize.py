@@ -24,14 +24,17 @@ from ptq.store import Store, write_bytes
 @click.option("--granularity", type=click.Choice(["tensor", "channel"]), default="tensor", show_default=True)
 @click.option("--samples-per-class", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True)
+@click.option(
+    "--exclude", type=click.Choice(["none", "auto"]), default="none", show_default=True, help="What stays in float."
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def COMMAND(
     model: Path, data_dir: Path, backend: str, dtype: str, method: str, granularity: str,
-    samples_per_class: int, seed: int, output: Path,
+    samples_per_class: int, seed: int, exclude: str, output: Path,
 ) -> None:  # fmt: skip
     """Quantize MODEL (.onnx, .h5, .keras), calibrated on stratified images, and write OUTPUT."""
     subject = workload(model, data_dir, samples_per_class, seed)
-    case = Case(subject.name, backend, dtype, method, granularity)
+    case = Case(subject.name, backend, dtype, method, granularity, exclude)
     listed = [each for known in backends().values() for each in known.cases(subject.name)]
     if case not in listed:
         near = sorted(

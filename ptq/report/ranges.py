@@ -33,7 +33,7 @@ class TensorRanges:
         """Share of the values, 0..1, outside the method's range; to the resolution of one bin."""
         low, high = self.ranges[method]
         histogram = self.seen.histogram
-        outside = histogram.counts[(histogram.rights <= low) | (histogram.lefts >= high)].sum()
+        outside = histogram.counts[(histogram.rights < low) | (histogram.lefts > high)].sum()
         return float(outside) / self.seen.count
 
 
