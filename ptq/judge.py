@@ -57,8 +57,8 @@ class Judge:
     def graphs(self) -> dict[Case, list[Case]]:
         """The cases worth timing, each with every case that runs its graph, itself among them.
 
-        Most methods only move scales: the same kernels run. One that corrects the model changes the graph, and an
-        artifact made elsewhere is a graph of its own.
+        Most methods only move scales: the same kernels run, and minmax is timed where there is it. One that corrects
+        the model changes the graph, and an artifact made elsewhere is a graph of its own.
         """
         graphs: dict[tuple[str | bool, ...], list[Case]] = {}
         for case in self.cases():
@@ -66,7 +66,10 @@ class Judge:
                 own = case.method if case.method in self.pipelines[case.workload].workload.artifacts else ""
                 graph = (case.workload, case.backend, case.dtype, case.granularity, case.exclude)
                 graphs.setdefault((*graph, corrects(case.method), own), []).append(case)
-        return {next(filter(_possible, cases), cases[0]): cases for cases in graphs.values()}
+        return {
+            min(cases, key=lambda case: (not _possible(case), case.method != "minmax")): cases
+            for cases in graphs.values()
+        }
 
     def result(self, case: Case) -> Result:
         """Measure and judge one case.

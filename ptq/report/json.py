@@ -11,11 +11,13 @@ Schema ``ptq/1``, one object:
     One object per case, sorted by ``id``:
 
     - ``id, workload, backend, dtype, method, granularity, exclude``: the case; dtype of the float case is ``fp32``.
-    - ``metric``: ``top1`` (value in 0..1; ``correct`` and ``fp32_correct`` count images) or ``map50_95``.
+    - ``metric``: ``top1``, ``map50_95`` or what the workload's metric is called; its value is in 0..1.
+    - ``correct, fp32_correct``: images that are right, null where the metric does not count them.
     - ``n, value, fp32_value, drop, interval, p``: drop and interval in percentage points, positive is worse; ``p`` of
       the paired test.
     - ``agreement``: share of equal decisions with FP32. ``sqnr_db``: of the outputs, null when equal to the bit.
-    - ``per_class, fp32_per_class``: by class name, 0..1. ``details``: e.g. ``confusion`` counts, [label][decision].
+    - ``per_class, fp32_per_class``: by class name, 0..1. ``details``: what else the metric says, as top1's
+      ``confusion`` counts, [label][decision].
     - ``size_bytes, fp32_size_bytes``; ``integer_share``: compute nodes that really run in integer, 0..1.
     - ``calibration``: ``n, seed, digest, method``; empty where nothing was calibrated here.
     - ``seconds``: ``calibrate, quantize, evaluate``, when it was made (perhaps in an earlier run).

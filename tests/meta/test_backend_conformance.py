@@ -162,6 +162,11 @@ def test_quantized_outputs_are_near_the_float_ones_and_not_equal(name: str, case
     assert 10 < sqnr(values, reference) < 80, "inf is a conversion that changed nothing"
 
 
+@pytest.mark.parametrize(("name", "case"), [*FLOAT, *QUANTIZED])
+def test_an_artifact_says_what_it_takes(name: str, case: Case, workshop: Workshop) -> None:
+    assert BACKENDS[name].input_shape(workshop.artifact(case)) == (None, tiny_cnn.SIZE, tiny_cnn.SIZE, 3)
+
+
 @pytest.mark.parametrize(("name", "case"), QUANTIZED)
 def test_predictions_do_not_depend_on_the_batch_or_the_threads(name: str, case: Case, workshop: Workshop) -> None:
     whole = outputs(workshop.predictor(case))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from foreign import LATENCY, STRUCTURE, SUITE, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptq.cases import FP32, Case
 from ptq.cli import commands
 from ptq.report import html, markdown
+from ptq.report import json as schema
 from ptq.report.diff import diff
 from ptq.report.element import element, serialize
 from ptq.report.heatmap import MOST_CLASSES, heatmap, shade
@@ -124,6 +127,33 @@ def test_the_page_says_what_the_results_say() -> None:
     assert "int8: 1.4 > 1.0" in words
     assert "digits-onnxruntime-u8s8-minmax 1 base 1.010 0.990 to 1.030 1.01 1 9 of 9 Conv in integer pass" in words
     assert words.index("Why not pass") < words.index("What accuracy costs")
+
+
+def documented(section: str) -> set[str]:
+    """The fields the schema's documentation lists for a section: the names that open its bullets' sentences."""
+    text = schema.__doc__ or ""
+    _, _, rest = text.partition(f"\n``{section}``\n")
+    body = re.split(r"\n``\w+``\n", rest)[0]
+    bullets = " ".join(body.split("\n\n", 1)[1].split()).split(" - ")
+    names = [name for bullet in bullets for name in re.findall(r"(?:^|[;.] |^- )``([a-z0-9_, ]+)``:?", bullet)]
+    return {each for some in names for each in some.split(", ")}
+
+
+def test_the_schema_documents_every_field_of_a_real_report(repository: pytest.Pytester) -> None:
+    (repository.path / "test_mine.py").write_text(SUITE + STRUCTURE + LATENCY)
+    run(repository, "--ptq-update", "-k", "accuracy and u8s8").assert_outcomes(passed=2)
+    run(repository, "-k", "u8s8 and not batch64", "--ptq-json", "o.json").assert_outcomes(passed=6)
+    report = schema.read(repository.path / "o.json")
+    assert set(report) == set(re.findall(r"\n``(\w+)``\n", schema.__doc__ or ""))
+    for section in ("results", "latency", "structure"):
+        assert report[section]
+        for each in report[section]:
+            assert set(each) == documented(section), section
+    environment = re.search(r"says of the machine and the libraries: ``([^`]+)``", schema.__doc__ or "")
+    assert environment is not None
+    assert set(report["environment"]) == set(" ".join(environment[1].split()).split(", "))
+    assert {each["reference"]["worse"] for each in report["results"]} == {False}
+    assert all(each["latency"] and each["seconds"] and each["notes"] for each in report["results"])
 
 
 def test_the_page_asks_for_nothing() -> None:
