@@ -28,6 +28,10 @@ from ptq.store import write_text
 SCHEMA = "ptq-reference/1"
 ALPHA = 0.01
 """A result is significantly worse when the one-sided p of its test is below this."""
+OTHER_IMAGES = 1.7
+"""Factor on the interval when the images are others than the reference's: at 95 % a suite of 60 cases would turn red by
+chance; this is 99.9 %.
+"""
 TOLERANCE = 0.1
 """Percentage points a result without paired outcomes may lose beyond its interval: other kernels round otherwise."""
 
@@ -66,7 +70,8 @@ class References:
 
         On the same images, with outcomes on both sides: McNemar's exact one-sided test at `ALPHA`. Else the loss is
         held against sqrt(2) times the lower half of the interval of the drop, both measurements being uncertain, plus
-        `TOLERANCE`: the loss in value on the same images, the growth of the drop against FP32 on others.
+        `TOLERANCE`: the loss in value on the same images; on others the growth of the drop against FP32, and the
+        interval `OTHER_IMAGES` times as wide.
         """
         entry = self.entries.get(result.case.id)
         if entry is None or result.value is None:
@@ -86,7 +91,7 @@ class References:
             what = f"drop against FP32 grew by {loss:.2f} pp on other images than the reference's"
         noise = 0.0
         if result.interval is not None and result.drop is not None:
-            noise = math.sqrt(2) * (result.drop - result.interval[0])
+            noise = math.sqrt(2) * (result.drop - result.interval[0]) * (1 if same else OTHER_IMAGES)
         facts = f"{what}, of which {noise + TOLERANCE:.2f} pp may be chance, n={result.n}"
         return _comparison(loss > noise + TOLERANCE, head, entry, facts)
 

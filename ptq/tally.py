@@ -12,8 +12,8 @@ from ptq.environment import environment
 from ptq.report import json as json_report
 from ptq.result import Result
 
-GATE, RESULT, STRUCTURE, TIMING, CHECKED, ABSENT = (
-    "ptq_gate", "ptq", "ptq_structure", "ptq_latency", "ptq_checked", "ptq_not_run"
+GATE, RESULT, STRUCTURE, TIMING, CHECKED, ABSENT, SPEED = (
+    "ptq_gate", "ptq", "ptq_structure", "ptq_latency", "ptq_checked", "ptq_not_run", "speed"
 )  # fmt: skip
 """Names of the properties a test leaves on its report; they survive xdist."""
 
@@ -36,7 +36,7 @@ class Demand:
 class Tally:
     """`results` by case id; `structures` and `timings` as JSON by what they are of; `checked` workloads whose
     preprocessing was checked; `gates` how many of ptq's tests ran or were skipped; `absent` counts why those that leave
-    no result did not run.
+    no result did not run; `speed` is what ptq's own benchmark measured, by name.
     """
 
     results: dict[str, Result] = field(default_factory=dict)
@@ -45,6 +45,7 @@ class Tally:
     checked: set[str] = field(default_factory=set)
     gates: int = 0
     absent: Counter[str] = field(default_factory=Counter)
+    speed: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     def add(self, properties: Iterable[tuple[str, object]]) -> None:
         """Take the properties of one test's report."""
@@ -65,9 +66,12 @@ class Tally:
                 self.timings[f"{found['id']} {found['batch']} {found['against']}"] = found
             elif name == CHECKED:
                 self.checked.add(str(value))
+            elif name == SPEED:
+                found = json.loads(str(value))
+                self.speed[found["name"]] = {"value": found["value"], "bar": found["bar"]}
 
     def __bool__(self) -> bool:
-        return bool(self.gates or self.checked)
+        return bool(self.gates or self.checked or self.speed)
 
     @property
     def judged(self) -> list[Result]:
@@ -104,7 +108,11 @@ class Tally:
         """The machine-readable report, `ptq.report.json`."""
         results = [each.as_json() for each in self.results.values()]
         return json_report.report(
-            results, environment(), latency=list(self.timings.values()), structure=list(self.structures.values())
+            results,
+            environment(),
+            latency=list(self.timings.values()),
+            structure=list(self.structures.values()),
+            speed=self.speed,
         )
 
     def lines(self) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import statistics
 import subprocess
@@ -73,7 +74,7 @@ def say(record_property: Callable[[str, object], None], capsys: pytest.CaptureFi
 
     def said(name: str, value: float, bar: float, least: bool = True, unit: str = "x") -> None:
         sign = ">=" if least else "<="
-        record_property("speed", {"name": name, "value": value, "bar": bar})
+        record_property("speed", json.dumps({"name": name, "value": value, "bar": bar}))
         with capsys.disabled():
             print(f"\nspeed: {name} {value:.2f}{unit} ({sign} {bar:g}{unit})")
         assert value >= bar if least else value <= bar

@@ -49,6 +49,8 @@ Schema ``ptq/1``, one object:
     - ``stray``: quantize and dequantize nodes left around float kernels; ``float_nodes``: names of those.
     - ``weight_bytes``: by element type. ``simulated``: why integer execution is only simulated, null when it is real.
     - ``cause``: likely cause of the float nodes, null when there is none. ``verdict, reason, red``: as in ``results``.
+``speed``
+    What ptq's own benchmark measured (``pytest -m speed``): by name, ``value`` and ``bar``; empty without it.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ def report(
     environment: Mapping[str, Any],
     latency: Sequence[Row] = (),
     structure: Sequence[Row] = (),
+    speed: Mapping[str, Row] | None = None,
 ) -> dict[str, Any]:
     """The report of `results`, `latency` and `structure`, as `Result`, `Timing` and `Structure` give them; sorted."""
     races = sorted(latency, key=lambda each: (each["id"], each["against"], each["batch"]))
@@ -84,6 +87,7 @@ def report(
         "results": merged,
         "latency": races,
         "structure": counted,
+        "speed": dict(speed or {}),
     }
 
 

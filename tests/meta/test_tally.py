@@ -37,3 +37,9 @@ def test_a_checked_workload_counts_as_run() -> None:
 )
 def test_a_run_that_proves_less_is_told_so(results: list[Result], demand: Demand, line: str) -> None:
     assert line in "\n".join(tally(*results).complaints(KNOWN, demand))
+
+
+def test_what_the_benchmark_measured_is_in_the_report() -> None:
+    seen = Tally()
+    seen.add([("speed", '{"name": "minmax", "value": 3.2, "bar": 3}')])
+    assert seen.report()["speed"] == {"minmax": {"value": 3.2, "bar": 3}}
