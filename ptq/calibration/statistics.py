@@ -194,7 +194,9 @@ def extremes(batches: Iterable[Mapping[str, Float32]]) -> dict[str, Extremes]:
             lows, highs = _bounds(name, rows, images)
             known = seen.get(name, Extremes(np.inf, -np.inf))
             seen[name] = Extremes(min(known.min, float(lows.min())), max(known.max, float(highs.max())))
+            del rows
         images += max((len(each) for each in batch.values() if each.ndim), default=0)
+        del batch  # before the next one is made: its memory is then used again, not asked for anew
     return dict(sorted(seen.items()))
 
 
