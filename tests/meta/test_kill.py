@@ -29,6 +29,13 @@ def pytest_ptq_workloads():
 
 IDS = {f"digits-onnxruntime-{each}" for each in ("fp32", "int8-minmax", "uint8-entropy", "u8s8-percentile-channel")}
 """
+NO_TORCH = """
+# onnxruntime's tools import torch where they find it, which takes seconds, and nothing here needs it
+import importlib.util
+
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *package: None if name == "torch" else find_spec(name, *package)
+"""
 FEW = CONFTEST.replace('("none", "minmax")', '("none", "minmax", "entropy")')
 
 
@@ -38,8 +45,7 @@ class Repository:
     def __init__(self, folder: Path, conftest: str, name: str) -> None:
         folder.mkdir()
         write_repository(folder)
-        # onnxruntime's tools import torch where it is, for seconds, and nothing here needs it
-        (folder / "conftest.py").write_text(f'import sys\nsys.modules["torch"] = None\n{conftest}')
+        (folder / "conftest.py").write_text(NO_TORCH + conftest)
         (folder / "bars.toml").write_text(f'["{name}-*"]\nfloor = 0.5\nwhy = "a test of killing"\n')
         self.folder = folder
 

@@ -7,6 +7,8 @@ import json
 import pytest
 from foreign import CONFTEST, LATENCY, STRUCTURE, SUITE, run, write_model
 
+from ptq.report.diff import diff
+
 ONE = "mine-onnxruntime-u8s8-minmax"
 BATCH1 = ("-m", "latency", "-k", f"{ONE}-batch1]")
 
@@ -32,6 +34,10 @@ def test_a_race_is_reported_and_kept_by_pytest_benchmark(timed: pytest.Pytester)
         assert 0 < each["low"] <= each["ratio"] <= each["high"]
         assert each["stands_for"] == [ONE]
         result.stdout.fnmatch_lines([f"{ONE} batch {each['batch']}: {each['speedup']:.2f}x the speed of fp32 *"])
+    assert diff(report, report).lines() == ["0 worse, 0 better, 0 appeared, 0 vanished, 3 the same"]
+    slower = json.loads((timed.path / "out.json").read_text())
+    slower["latency"][1].update(ratio=99.0, low=98.0, high=100.0)
+    assert [line.split(": ")[:2] for line in diff(report, slower).lines()[:1]] == [["worse", ONE]]
     stored = json.loads((timed.path / "bench.json").read_text())["benchmarks"]
     assert len(stored) == 2
     for each, race in zip(stored, report["latency"], strict=True):
