@@ -22,7 +22,8 @@ def observe(model: Path, samples: Samples, batch: int = 32) -> Iterator[dict[str
     runtime's own: use it before asking for the next.
 
     Some of onnxruntime's kernels add up in another order for one image than for several, so a tensor's last bits may
-    depend on `batch`; with 1, every bit is that of onnxruntime's calibrators, which run one image at a time.
+    depend on `batch`; with 1, every bit is that of onnxruntime's calibrators, which run one image at a time. With 1
+    they also depend on the number of threads, and so of cores; with more they do not, as seen on ResNet8.
 
     Raises `BadModel` for a file that is no ONNX model with one input, `BadData` when the samples do not fit it.
     """
