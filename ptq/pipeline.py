@@ -22,9 +22,11 @@ from ptq.calibration.statistics import Extremes, TensorStatistics, collect, extr
 from ptq.cases import FP32, Case
 from ptq.environment import instruction_sets
 from ptq.errors import BadData, NotInstalled, PtqError, Unsupported
+from ptq.methods import Range
 from ptq.metrics.metric import Predictions
 from ptq.models.onnx_file import digest, signature
 from ptq.progress import Notify, silent, step
+from ptq.quantizer import Quantizer
 from ptq.registry import modules
 from ptq.samples import Float32, Samples
 from ptq.store import Entry, Store, file_digest
@@ -50,6 +52,7 @@ class Pipeline:
         self.workload = workload
         self.store = store
         self._notify = notify
+        self._chosen: dict[tuple[str, Quantizer], dict[str, Range]] = {}
 
     @cached_property
     def source(self) -> Source:
@@ -214,7 +217,7 @@ class Pipeline:
             passes.append(self.extremes_entry)
             return {name: Extremes(*bounds) for name, bounds in load_ranges(passes[0].path).items()}
 
-        calibration = Calibration(self.calibration_samples, statistics, lambda: self.moments, light)
+        calibration = Calibration(self.calibration_samples, statistics, lambda: self.moments, light, self._chosen)
         notes = dict(backend.quantize(case, self.model, calibration, out))
         if passes:
             notes["calibrate_seconds"] = repr(passes[0].seconds)

@@ -29,9 +29,9 @@ from ptq.backends.onnxruntime.observe import exposed_session, observe
 from ptq.backends.onnxruntime.prepare import prepare
 from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
 from ptq.backends.onnxruntime.session import session
-from ptq.calibration.statistics import TensorStatistics, collect, extremes
+from ptq.calibration.calibration import Calibration
+from ptq.calibration.statistics import collect, extremes
 from ptq.errors import NoData, NotInstalled
-from ptq.methods import method
 from ptq.methods.minmax import minmax
 from ptq.pipeline import Pipeline
 from ptq.samples import Float32, Samples
@@ -121,10 +121,8 @@ def theirs(subject: Subject, name: str, dtype: str, per_channel: bool, out: Path
         )
 
 
-def ours(
-    subject: Subject, seen: dict[str, TensorStatistics], name: str, dtype: str, per_channel: bool, out: Path
-) -> None:
-    ranges = {tensor: method(name)(each, DTYPES[dtype].quantizer) for tensor, each in seen.items()}
+def ours(subject: Subject, calibration: Calibration, name: str, dtype: str, per_channel: bool, out: Path) -> None:
+    ranges = calibration.ranges(name, DTYPES[dtype].quantizer)
     quantize(subject.model, Plan(DTYPES[dtype], ranges, per_channel), out)
 
 
@@ -140,8 +138,9 @@ def grid(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
     def our_grid() -> None:
         seen = collect(observe(subject.model, subject.calibration))
+        calibration = Calibration(subject.calibration, lambda: seen)
         for cell in GRID:
-            ours(subject, seen, *cell, file_of(folder, "ours", cell))
+            ours(subject, calibration, *cell, file_of(folder, "ours", cell))
 
     def their_grid() -> None:
         for cell in GRID:
