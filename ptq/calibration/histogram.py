@@ -57,12 +57,6 @@ class Histogram:
         k = np.arange(-HALF, HALF, dtype=np.float64)
         return np.where(k >= 0, k + 1, k) * self.width
 
-    @property
-    def centers(self) -> npt.NDArray[np.float64]:
-        """The value that stands for a bin: its middle; 0 for the bin around zero, which holds the exact zeros."""
-        k = np.arange(-HALF, HALF, dtype=np.float64)
-        return (k + 0.5 * np.sign(k)) * self.width
-
     def coarser(self, exponent: int) -> Histogram:
         """The same values in bins of 2^exponent, which is this histogram's own exponent or more."""
         return (
