@@ -155,6 +155,6 @@ def _entry(path: Path) -> Entry | None:
         if not path.is_file():
             return None
         made = json.loads(_sidecar(path).read_text())
-    except FileNotFoundError:
+        return Entry(path, float(made["seconds"]), made["notes"], made=False)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # absent, or damaged: it is made again
         return None
-    return Entry(path, float(made["seconds"]), made["notes"], made=False)

@@ -95,6 +95,17 @@ def test_a_killed_maker_blocks_nobody_and_leaves_no_half_file(tmp_path: Path) ->
     assert left == {entry.path.name, f"{entry.path.stem}.made.json"}
 
 
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"seconds": null, "notes": {}}'])
+def test_what_is_damaged_is_made_again(tmp_path: Path, content: str) -> None:
+    store = Store(tmp_path)
+    entry = store.get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"1"))
+    entry.path.with_name(f"{entry.path.stem}.made.json").write_text(content)
+    again = store.get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"2"))
+    assert again.made
+    assert again.path.read_bytes() == b"2"
+    assert not store.get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"3")).made
+
+
 def test_ptq_cache_moves_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PTQ_CACHE", str(tmp_path / "here"))
     assert default_root() == tmp_path / "here"
