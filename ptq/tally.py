@@ -93,8 +93,11 @@ class Tally:
         for name in demand.required:
             if name not in known:
                 lines.append(f"--ptq-require {name}: no such workload or backend; there are {', '.join(sorted(known))}")
-            elif name not in self.ran:
-                absent = [each for each in self.results.values() if name in (each.case.workload, each.case.backend)]
+                continue
+            asked = [each for each in self.results.values() if name in (each.case.workload, each.case.backend)]
+            absent = [each for each in asked if not each.judged]
+            # a checked or timed workload none of whose selected cases has an accuracy is a gate that is off
+            if name not in self.ran or (asked and absent == asked):
                 why = "; ".join(sorted({each.reason for each in absent})) or "no test of it was selected"
                 lines.append(f"--ptq-require {name}: nothing of it was judged ({why})")
         judged = len(self.judged) + len(self.structures) + len(self.timings)

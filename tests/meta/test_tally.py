@@ -25,6 +25,11 @@ def test_a_checked_workload_counts_as_run() -> None:
     assert tally(checked=("cifar10",)).complaints(KNOWN, Demand(("cifar10",))) == []
 
 
+def test_a_checked_workload_none_of_whose_cases_was_judged_does_not_count() -> None:
+    [line] = tally(ABSENT, checked=("cifar10",)).complaints(KNOWN, Demand(("cifar10",)))
+    assert line == "--ptq-require cifar10: nothing of it was judged (no data: name the folder)"
+
+
 @pytest.mark.parametrize(
     ("results", "demand", "line"),
     [
