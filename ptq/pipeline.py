@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -20,8 +21,8 @@ from ptq.calibration.calibration import Calibration
 from ptq.calibration.patches import Moments, load_moments, save_moments
 from ptq.calibration.statistics import Extremes, TensorStatistics, collect, extremes
 from ptq.cases import FP32, Case
-from ptq.environment import instruction_sets
-from ptq.errors import BadData, NotInstalled, PtqError, Unsupported
+from ptq.environment import environment, instruction_sets
+from ptq.errors import BadData, BadModel, NotInstalled, PtqError, Unsupported
 from ptq.methods import Range
 from ptq.metrics.metric import Predictions
 from ptq.models.onnx_file import digest, signature
@@ -60,6 +61,10 @@ class Pipeline:
         model = self.workload.model
         with step(f"{self.workload.name}: converting the float model", self._notify):
             found = model(self.store) if callable(model) else Source(Path(model))
+        if not isinstance(found, Source):
+            raise BadData(
+                f"{self.workload.name}: its model is {type(found).__name__}, but the function should return ptq.Source"
+            )
         have, want = signature(found.onnx), self.workload.contract
         if len(have.shape) != len(want.shape) or any(
             a is not None and b is not None and a != b for a, b in zip(have.shape, want.shape, strict=False)
@@ -80,6 +85,13 @@ class Pipeline:
         return self._read(self.workload.calibration)
 
     @cached_property
+    def checked_calibration_samples(self) -> Samples:
+        """The calibration samples, every batch of which keeps the contract: `ContractBroken` when one does not."""
+        for _ in self._checked(self.calibration_samples):
+            pass
+        return self.calibration_samples
+
+    @cached_property
     def evaluation_samples(self) -> Samples:
         """The evaluation samples: one set, for every case."""
         return self._read(self.workload.evaluation)
@@ -88,14 +100,15 @@ class Pipeline:
     def model(self) -> FloatModel:
         """The float model in every form a backend may start from."""
         source = self.source
-        key = {"model": self.model_digest, "step": "prepare", "versions": _versions("onnxruntime")}
+        key = {"model": digest(source.onnx), "step": "prepare", "versions": _versions("onnxruntime")}
         prepared = self.store.get("model", key, ".onnx", lambda out: prepare(source.onnx, out))
         return FloatModel(source.onnx, prepared.path, source.keras)
 
     @cached_property
     def model_digest(self) -> str:
-        """sha256 of the float model's bytes."""
-        return digest(self.source.onnx)
+        """sha256 in hex of the float model's bytes, in every form a backend may start from."""
+        onnx, keras = digest(self.source.onnx), self.source.keras
+        return onnx if keras is None else hashlib.sha256(f"{onnx} {file_digest(keras)}".encode()).hexdigest()
 
     @cached_property
     def fixed_batch(self) -> int | None:
@@ -118,6 +131,7 @@ class Pipeline:
         return {
             "prepared": file_digest(self.model.prepared),
             "calibration": self.calibration_samples.digest,
+            "contract": repr(self.workload.contract),
             "versions": _versions("onnxruntime"),
         }
 
@@ -159,7 +173,9 @@ class Pipeline:
         if (missing := backend.missing()) is not None:
             raise NotInstalled(missing)
         if case.method in self.workload.artifacts:
-            path = self.workload.artifacts[case.method].path()
+            path = Path(self.workload.artifacts[case.method].path())
+            if not path.is_file():
+                raise BadModel(f"{path}: no such file, but {case} should be there")
             return Entry(path, 0.0, {"calibration": "made elsewhere"}, made=False)
         if (reason := backend.unsupported(case)) is not None:
             raise Unsupported(reason)
@@ -169,7 +185,9 @@ class Pipeline:
             "model": self.model_digest,
             "case": fields,
             "calibration": None if case.is_float else self.calibration_samples.digest,
-            "versions": _versions(backend.name),
+            "contract": None if case.is_float else repr(self.workload.contract),
+            # ranges come from onnxruntime's pass, whatever the backend
+            "versions": [_versions("onnxruntime"), _versions(backend.name)],
         }
         with step(f"{case}: quantizing", self._notify):
             return self.store.get("artifact", key, backend.suffix(case), lambda out: self._quantize(backend, case, out))
@@ -181,6 +199,7 @@ class Pipeline:
         key = {
             **_execution(backend, artifact),
             "evaluation": samples.digest,
+            "contract": repr(self.workload.contract),
             "metric": dict(metric.key()),
             "batch": self.batch,
         }
@@ -217,7 +236,8 @@ class Pipeline:
             passes.append(self.extremes_entry)
             return {name: Extremes(*bounds) for name, bounds in load_ranges(passes[0].path).items()}
 
-        calibration = Calibration(self.calibration_samples, statistics, lambda: self.moments, light, self._chosen)
+        samples = self.calibration_samples if case.is_float else self.checked_calibration_samples
+        calibration = Calibration(samples, statistics, lambda: self.moments, light, self._chosen)
         notes = dict(backend.quantize(case, self.model, calibration, out))
         if passes:
             notes["calibrate_seconds"] = repr(passes[0].seconds)
@@ -227,9 +247,7 @@ class Pipeline:
     def _observed(self) -> Iterator[dict[str, Float32]]:
         samples = self.calibration_samples
         with step(f"{self.workload.name}: one calibration pass over {len(samples)} samples", self._notify):
-            for _ in self._checked(samples):
-                pass
-            yield from observe(self.model.prepared, samples)
+            yield from observe(self.model.prepared, self.checked_calibration_samples)
 
     def _checked(self, samples: Samples) -> Iterator[Float32]:
         for batch in samples.batches(self.batch):
@@ -238,7 +256,13 @@ class Pipeline:
 
     def _read(self, samples: Samples | Callable[[], Samples]) -> Samples:
         with step(f"{self.workload.name}: reading samples", self._notify):
-            return samples() if callable(samples) else samples
+            found = samples() if callable(samples) else samples
+        if not hasattr(found, "batches"):
+            raise BadData(
+                f"{self.workload.name}: samples are {type(found).__name__}, but should be ptq.Samples: wrap arrays in "
+                "ptq.ArraySamples(images, labels)"
+            )
+        return found
 
 
 def backends() -> dict[str, Backend]:
@@ -286,5 +310,8 @@ def _execution(backend: Backend, artifact: Entry) -> dict[str, Any]:
 
 @cache
 def _versions(backend: str) -> dict[str, str]:
-    """What does not change while a process runs, and costs milliseconds to ask."""
-    return dict(backends()[backend].versions())
+    """What does not change while a process runs, and costs milliseconds to ask.
+
+    OpenCV is among it, whatever the backend: a digest of image files is of their bytes, and it decodes them.
+    """
+    return {**backends()[backend].versions(), "opencv": environment()["libraries"].get("opencv-python-headless", "")}
