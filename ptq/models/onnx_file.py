@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,19 @@ def digest(path: Path) -> str:
     for each in _external_files(path):
         whole.update(each.name.encode() + file_digest(each).encode())
     return whole.hexdigest()
+
+
+def write_whole(path: Path, out: Path) -> None:
+    """Copy a model to `out` as one file, with the external data it points at inside; the same bytes where it has none.
+
+    Raises `BadModel` as `load` does.
+    """
+    if not _external_files(path):
+        shutil.copyfile(path, out)
+        return
+    import onnx
+
+    onnx.save_model(load(path), str(out))
 
 
 def _graph(path: Path) -> Any:

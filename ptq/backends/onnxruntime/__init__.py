@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -16,8 +15,9 @@ from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
 from ptq.calibration.joins import plan_exclude, summary
 from ptq.cases import FP32, Case
+from ptq.errors import BadModel
 from ptq.methods import corrects, methods
-from ptq.models.onnx_file import signature
+from ptq.models.onnx_file import signature, write_whole
 from ptq.samples import Float32
 
 
@@ -45,7 +45,7 @@ class OnnxRuntime:
 
     def quantize(self, case: Case, model: FloatModel, calibration: Calibration, out: Path) -> Mapping[str, str]:
         if case.is_float:
-            shutil.copyfile(model.onnx, out)
+            write_whole(model.onnx, out)
             return {}
         dtype, per_channel = DTYPES[case.dtype], case.granularity == "channel"
         ranges = calibration.ranges(case.method, dtype.quantizer)
@@ -72,7 +72,13 @@ class OnnxRuntime:
         output = running.get_outputs()[0].name
 
         def predict(batch: Float32) -> Float32:
-            result: Float32 = running.run([output], {entry: batch})[0]
+            try:
+                result: Float32 = running.run([output], {entry: batch})[0]
+            except Exception as error:
+                reason = str(error).strip().splitlines()[0]
+                raise BadModel(
+                    f"{artifact}: {batch.dtype} input of shape {batch.shape} does not run ({reason})"
+                ) from error
             return result
 
         return predict
