@@ -96,7 +96,7 @@ def coco(
 ) -> None:  # fmt: skip
     """The calibration tensor of a detector: letterboxed RGB images in 0..1, float32 [N, 3, H, W]."""
     used = list_path.exists()
-    data_root = root or images.resolve().parents[1]
+    data_root = root or images.resolve().parent.parent
     made = ImageTensor(images, out, list_path, data_root, count, seed, model).write(Console(stderr=True))
     click.echo(f"{len(made)} images, {f'of {list_path}' if used else f'seed {seed}, listed in {list_path}'}")
     click.echo(f"wrote {out} ({out.stat().st_size:,} bytes)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import zip_longest
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def COMMAND(a: Path, b: Path, data_dir: Path | None, batch: int, max_ratio: floa
 
     Any two artifacts of any backend (.onnx, .tflite, .pt, .pt2e) that take the same inputs.
     """
+    if not (math.isfinite(max_ratio) and math.isfinite(seconds)):
+        raise click.UsageError(f"--max-ratio {max_ratio} --seconds {seconds}: both should be finite numbers")
     runtimes = [_runtime(each) for each in (a, b)]
     batch, shape = _common(
         (a, b), [runtime.input_shape(each) for runtime, each in zip(runtimes, (a, b), strict=True)], batch

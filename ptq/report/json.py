@@ -60,7 +60,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptq.errors import BadData
+from ptq.errors import BadData, PtqError
+from ptq.result import Result
 from ptq.store import write_text
 
 SCHEMA = "ptq/1"
@@ -97,7 +98,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A report; `BadData` when the file is none or of another schema."""
+    """A report; `BadData` when the file is none, of another schema, or damaged."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -105,4 +106,11 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         have = content.get("schema") if isinstance(content, dict) else type(content).__name__
         raise BadData(f"{path}: schema={have!r}, but should be {SCHEMA!r}; write it anew with --ptq-json")
+    try:
+        for each in content["results"]:
+            Result.from_json(each)
+        for each in content.get("latency") or []:
+            _ = each["id"], each["batch"], each["against"], each["ratio"], each["low"], each["high"]
+    except (AttributeError, KeyError, TypeError, PtqError) as error:
+        raise BadData(f"{path}: a result is not as --ptq-json writes it ({error!r}); write it anew") from error
     return content

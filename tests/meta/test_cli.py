@@ -102,6 +102,11 @@ def test_cache_shows_and_clears(
         (("evaluate", "{tmp}/broken.onnx", "--data-dir", "{data}"), "broken.onnx: not an ONNX model"),
         (("evaluate", "{tmp}/model.xyz", "--data-dir", "{data}"), "no backend runs a .xyz file"),
         (("convert", "{tmp}/broken.onnx", "{tmp}/x.xyz"), "no such conversion; there are .h5 to .onnx"),
+        (("evaluate", "{tmp}/other.onnx", "--data-dir", "{data}"), "other.onnx: float32 input of shape (40, 32"),
+        (("compare", MODEL, MODEL, "--max-ratio", "nan"), "both should be finite"),
+        (("compare", MODEL, MODEL, "--seconds", "inf"), "both should be finite"),
+        (("diff", "{tmp}/damaged.json", "{tmp}/damaged.json"), "a result is not as --ptq-json writes it"),
+        (("calibrate", "coco", "--images", "/", "--list", "{tmp}/l.txt", "--out", "{tmp}/o.npy"), "0 images"),
         (("inspect", "{tmp}/model.xyz"), "cannot be inspected"),
         (("nonsense",), "nonsense"),
         (("quantize",), "Missing"),
@@ -113,6 +118,8 @@ def test_an_error_is_one_line_and_exit_code_2(
 ) -> None:  # fmt: skip
     (tmp_path / "broken.onnx").write_bytes(b"this is no model")
     (tmp_path / "model.xyz").write_bytes(b"?")
+    write_model(tmp_path / "other.onnx")
+    (tmp_path / "damaged.json").write_text('{"schema": "ptq/1", "results": [{"id": "a"}]}')
     filled = [str(each).replace("{tmp}", str(tmp_path)).replace("{data}", str(batches)) for each in arguments]
     code, _, said = run(capsys, *filled)
     assert code == 2
