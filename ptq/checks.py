@@ -278,7 +278,8 @@ def _one_hot(subject: Subject) -> npt.NDArray[np.int64]:
 
 def _named(subject: Subject, counts: npt.NDArray[np.int64]) -> str:
     """The smallest and the largest count, by class name."""
-    names = subject.calibration.class_names or tuple(str(each) for each in range(len(counts)))
+    given = subject.calibration.class_names
+    names = given if len(given) >= len(counts) else tuple(str(each) for each in range(len(counts)))
     order = np.argsort(counts, kind="stable")
     return f"{counts[order[0]]} of {names[order[0]]!r} and {counts[order[-1]]} of {names[order[-1]]!r}"
 

@@ -27,6 +27,8 @@ class InputContract:
         under a 0..255 contract fails.
     channel_mean: per-channel mean over a data set, in the units of the input, or None; tells RGB from BGR.
     dtype: numpy's name of the element type.
+
+    Raises `BadData` when these cannot be met together.
     """
 
     shape: tuple[int | None, ...]
@@ -36,6 +38,21 @@ class InputContract:
     used: float = 0.5
     channel_mean: tuple[float, ...] | None = None
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if len(self.layout) != len(self.shape):
+            raise BadData(
+                f"contract.layout={self.layout!r}, but should have {len(self.shape)} letters, one a dimension of "
+                f"shape={self.shape}"
+            )
+        if not self.low < self.high:
+            raise BadData(f"contract.low={self.low:g}, but should be below contract.high={self.high:g}")
+        try:
+            np.dtype(self.dtype)
+        except TypeError as error:
+            raise BadData(
+                f"contract.dtype={self.dtype!r}, but should be numpy's name of a type, e.g. float32"
+            ) from error
 
     def check(self, batch: npt.NDArray[np.generic]) -> None:
         """Raise `ContractBroken` unless the batch has the contract's dtype, shape and values inside its range."""

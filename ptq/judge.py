@@ -30,7 +30,7 @@ from ptq.workload import Workload
 class Judge:
     """The cases of some workloads, and the result of each.
 
-    Raises `PtqError` when two workloads share a name or there is none.
+    Raises `PtqError` when there is no workload, two share a name, or one has no case or a name that no id can hold.
     """
 
     def __init__(
@@ -41,6 +41,11 @@ class Judge:
         store: Store,
         notify: Notify = silent,
     ) -> None:
+        for each in workloads:
+            if not isinstance(each, Workload):
+                raise PtqError(
+                    f"pytest_ptq_workloads returned {type(each).__name__}, but should return a list of ptq.Workload"
+                )
         names = [each.name for each in workloads]
         if not names:
             raise PtqError("no workload: declare at least one in conftest.py with the hook pytest_ptq_workloads")
@@ -49,10 +54,11 @@ class Judge:
         self.bars = bars
         self.references = references
         self.pipelines: Mapping[str, Pipeline] = {each.name: Pipeline(each, store, notify) for each in workloads}
+        self._cases = [case for each in workloads for case in _some_cases(each)]
 
     def cases(self) -> list[Case]:
         """Every case of every workload, the impossible ones too."""
-        return [case for each in self.pipelines.values() for case in cases_of(each.workload)]
+        return list(self._cases)
 
     def graphs(self) -> dict[Case, list[Case]]:
         """The cases worth timing, each with every case that runs its graph, itself among them.
@@ -154,6 +160,13 @@ class Judge:
         then = self.references.entries[case.id].value
         reference = {"value": then, "worse": comparison.worse, "line": comparison.line}
         return replace(result, reference=reference, red=result.red or comparison.worse)
+
+
+def _some_cases(workload: Workload) -> list[Case]:
+    found = cases_of(workload)
+    if not found:
+        raise PtqError(f"{workload.name}: its include leaves no case, so nothing would be judged: widen it")
+    return found
 
 
 def _possible(case: Case) -> bool:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -324,7 +324,7 @@ def _judge(config: pytest.Config) -> Judge:
 def _make_judge(config: pytest.Config) -> Judge:
     data = _data(config)
     declared = config.hook.pytest_ptq_workloads(config=config, data=data)
-    workloads = [each for some in declared for each in some]
+    workloads = [each for some in declared for each in (some if isinstance(some, Iterable) else [some])]
     scratch = getattr(config, "workerinput", {}).get("ptq_store") or config.stash.get(_SCRATCH, None)
     bars = load_bars(_bars(config))
     path = bars.path.with_name("reference.json")
@@ -378,4 +378,5 @@ def _write(descriptor: int, text: str) -> None:
 
 
 def _fail(reason: str) -> NoReturn:
-    pytest.fail(reason, pytrace=False)
+    # without a cause: the message says it already, and pytest would print both
+    raise pytest.fail.Exception(reason, pytrace=False) from None

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,8 @@ class ArraySamples:
     class_names: names by index; empty when unknown.
     seed: what the samples were drawn with, None when they were given.
 
-    Raises `BadData` when labels and inputs differ in number or there is not one sample.
+    Raises `BadData` when labels and inputs differ in number, labels are not class indices, or there is not
+    one sample.
     """
 
     inputs: npt.NDArray[np.generic]
@@ -68,6 +69,16 @@ class ArraySamples:
         if self.labels is not None and len(self.labels) != len(self.inputs):
             raise BadData(
                 f"{self.name}: {len(self.labels)} labels, but there should be {len(self.inputs)}, one an input"
+            )
+        if self.labels is not None:
+            self._check_labels(np.asarray(self.labels))
+
+    def _check_labels(self, labels: npt.NDArray[Any]) -> None:
+        if not isinstance(self.labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.ndim != 1:
+            kind = labels.dtype if isinstance(self.labels, np.ndarray) else type(self.labels).__name__
+            raise BadData(
+                f"{self.name}: labels are {kind} of shape {labels.shape}, but should be an integer array of shape "
+                f"({len(self.inputs)},), a class index an input; likely cause: one-hot labels, or names"
             )
 
     def __len__(self) -> int:

@@ -42,6 +42,10 @@ class Top1:
             raise BadData(
                 f"labels span {labels.min()}..{labels.max()}, but should lie in 0..{classes - 1}: one class an output"
             )
+        if samples.class_names and labels.max() >= len(samples.class_names):
+            raise BadData(
+                f"label {labels.max()}, but {len(samples.class_names)} class names: name every class, or none"
+            )
         decided = _decisions(predictions)
         right = decided == labels
         confusion = np.zeros((classes, classes), dtype=np.int64)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from foreign import BARS, CONFTEST, SUITE, run, write_model
 
@@ -164,6 +165,66 @@ def test_images_that_break_the_contract_are_named(repository: pytest.Pytester) -
     result = run(repository, "-k", "fp32")
     result.assert_outcomes(failed=1, deselected=6)
     result.stdout.fnmatch_lines(["mine-onnxruntime-fp32: *17.0, but should be in ?0, 16?*"])
+    result.stdout.no_fnmatch_line("*During handling*")
+
+
+def test_a_tightened_contract_is_no_stale_pass(repository: pytest.Pytester) -> None:
+    run(repository, "-k", "fp32").assert_outcomes(passed=1, deselected=6)
+    (repository.path / "conftest.py").write_text(CONFTEST.replace("high=16", "high=9"))
+    result = run(repository, "-k", "fp32")
+    result.assert_outcomes(failed=1, deselected=6)
+    result.stdout.fnmatch_lines(["mine-onnxruntime-fp32: *but should be in ?0, 9?*"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ('"mine"', '"My Net"', "*workload='My Net' should be made of*"),
+        ('case.backend == "onnxruntime"', "False", "mine: its include leaves no case*"),
+        ("return [", "return 'abc' or [", "pytest_ptq_workloads returned str, but should return a list*"),
+        ("y[:90])", "np.eye(3)[y[:90]])", "samples: labels are float64 of shape (90, 3), but should be an integer*"),
+        ('"NHWC"', '"NHWCX"', "contract.layout='NHWCX', but should have 4 letters*"),
+        ("low=0", "low=16", "contract.low=16, but should be below contract.high=16"),
+        ("high=16", "high=16, dtype='flot32'", "contract.dtype='flot32', but should be numpy's name*"),
+    ],
+)
+def test_a_declaration_that_cannot_be_is_one_line(repository: pytest.Pytester, old: str, new: str, line: str) -> None:
+    (repository.path / "conftest.py").write_text(CONFTEST.replace(old, new))
+    result = run(repository)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines([line])
+    result.stdout.no_fnmatch_line("E  *")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("ptq.ArraySamples(x[90:], y[90:])", "x[90:]", "*: samples are ndarray, but should be ptq.Samples*"),
+        ("y[90:])", "y[90:], ('only',))", "*: label 2, but 1 class names: name every class*"),
+        ('"model.onnx"', "lambda store: 'model.onnx'", "*: its model is str, but the function should return*"),
+    ],
+)
+def test_what_a_workload_returns_wrongly_is_one_line(
+    repository: pytest.Pytester, old: str, new: str, line: str
+) -> None:
+    (repository.path / "conftest.py").write_text(CONFTEST.replace(old, new))
+    result = run(repository, "-k", "fp32")
+    result.assert_outcomes(failed=1, deselected=6)
+    result.stdout.fnmatch_lines([line])
+    result.stdout.no_fnmatch_line("E  *")
+
+
+def test_one_workload_may_be_returned_without_a_list(repository: pytest.Pytester) -> None:
+    (repository.path / "conftest.py").write_text(
+        CONFTEST.replace("return [", "return (").replace('"minmax"))]', '"minmax")))')
+    )
+    run(repository, "-k", "fp32").assert_outcomes(passed=1, deselected=6)
+
+
+def test_weights_beside_the_model_are_found(repository: pytest.Pytester) -> None:
+    path = repository.path / "model.onnx"
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    run(repository, "-k", "fp32 or u8s8").assert_outcomes(passed=3, deselected=4)
 
 
 def test_a_contract_that_is_not_the_models_is_named(repository: pytest.Pytester) -> None:
