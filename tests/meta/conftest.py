@@ -47,5 +47,7 @@ def repository(
     monkeypatch.setenv("PTQ_CACHE", str(shared_store_root))
     monkeypatch.delenv("PTQ_DATA", raising=False)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    # a run started from one of xdist's workers is none itself; pytest-benchmark keeps nothing in a worker
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     write_repository(pytester.path)
     return pytester
