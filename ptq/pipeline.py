@@ -20,7 +20,7 @@ from ptq.calibration.cache_file import load_ranges, load_statistics, save_ranges
 from ptq.calibration.calibration import Calibration
 from ptq.calibration.patches import Moments, load_moments, save_moments
 from ptq.calibration.statistics import Extremes, TensorStatistics, collect, extremes
-from ptq.cases import FP32, Case
+from ptq.cases import FP32, NONE, Case
 from ptq.environment import environment, instruction_sets
 from ptq.errors import BadData, BadModel, NotInstalled, PtqError, Unsupported
 from ptq.methods import Range
@@ -102,7 +102,7 @@ class Pipeline:
         source = self.source
         key = {"model": digest(source.onnx), "step": "prepare", "versions": _versions("onnxruntime")}
         prepared = self.store.get("model", key, ".onnx", lambda out: prepare(source.onnx, out))
-        return FloatModel(source.onnx, prepared.path, source.keras)
+        return FloatModel(source.onnx, prepared.path, source.keras, self.workload.exclude)
 
     @cached_property
     def model_digest(self) -> str:
@@ -186,6 +186,7 @@ class Pipeline:
             "case": fields,
             "calibration": None if case.is_float else self.calibration_samples.digest,
             "contract": None if case.is_float else repr(self.workload.contract),
+            "exclude": [] if case.exclude == NONE else list(self.workload.exclude),
             # ranges come from onnxruntime's pass, whatever the backend
             "versions": [_versions("onnxruntime"), _versions(backend.name)],
         }

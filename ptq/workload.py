@@ -50,6 +50,8 @@ class Workload:
     metric: how outputs are scored; top-1 accuracy by default.
     include: which of the backends' cases to list; by default all that exclude no node.
     artifacts: quantized models made elsewhere, by name; the name is the `method` of their case.
+    exclude: what the cases with ``exclude=auto`` keep in float: names of nodes, patterns as `fnmatch` has them, and
+        ``auto`` for what the statistics propose.
     as_evaluated: reads the images calibration is drawn from through the evaluation pipeline: each calibration input is
         then one of these, byte for byte. None: not checked.
     invariants: what else must hold of the evaluation samples, by name; each raises `BadData` when it does not.
@@ -65,5 +67,6 @@ class Workload:
     metric: Metric = field(default_factory=Top1)
     include: Callable[[Case], bool] = lambda case: case.exclude == NONE
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+    exclude: tuple[str, ...] = ("auto",)
     as_evaluated: Callable[[], Samples] | None = None
     invariants: Mapping[str, Callable[[Samples], None]] = field(default_factory=dict)

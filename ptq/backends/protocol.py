@@ -20,12 +20,14 @@ class FloatModel:
     """The float model in the forms a backend may start from.
 
     `onnx` is the model as given or as converted; `prepared` is `onnx` after shape inference and Conv+BatchNorm
-    fusion; `keras` is the .h5 or .keras it came from, None when it was ONNX from the start.
+    fusion; `keras` is the .h5 or .keras it came from, None when it was ONNX from the start. `exclude` is what a case
+    with ``exclude=auto`` keeps in float, as `Workload.exclude` has it.
     """
 
     onnx: Path
     prepared: Path
     keras: Path | None = None
+    exclude: tuple[str, ...] = ("auto",)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from ptq.cases import Case
+from ptq.cases import NONE, Case
 from ptq.cli.subject import DATA_DIR, MODEL, notify, workload
 from ptq.methods import methods
 from ptq.pipeline import Pipeline, backends
@@ -25,16 +26,16 @@ from ptq.store import Store, write_bytes
 @click.option("--samples-per-class", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True)
 @click.option(
-    "--exclude", type=click.Choice(["none", "auto"]), default="none", show_default=True, help="What stays in float."
+    "--exclude", multiple=True, help="What stays in float: a node's name, a pattern, or auto; may be repeated."
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def COMMAND(
     model: Path, data_dir: Path, backend: str, dtype: str, method: str, granularity: str,
-    samples_per_class: int, seed: int, exclude: str, output: Path,
+    samples_per_class: int, seed: int, exclude: tuple[str, ...], output: Path,
 ) -> None:  # fmt: skip
     """Quantize MODEL (.onnx, .h5, .keras), calibrated on stratified images, and write OUTPUT."""
-    subject = workload(model, data_dir, samples_per_class, seed)
-    case = Case(subject.name, backend, dtype, method, granularity, exclude)
+    subject = replace(workload(model, data_dir, samples_per_class, seed), exclude=exclude)
+    case = Case(subject.name, backend, dtype, method, granularity, "auto" if exclude else NONE)
     listed = [each for known in backends().values() for each in known.cases(subject.name)]
     if case not in listed:
         near = sorted(

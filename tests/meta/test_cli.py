@@ -63,6 +63,22 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     assert made[0] == made[1] != made[2]
 
 
+def test_what_is_excluded_by_name_stays_in_float(
+    batches: Path, store_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = []
+    for index, exclude in enumerate(
+        ((), ("--exclude", "*stack32_conv1*"), ("--exclude", "*stack*_conv?_*", "--exclude", "auto"))
+    ):
+        out = tmp_path / f"{index}.onnx"
+        words = ("quantize", MODEL, "--data-dir", batches, "--samples-per-class", 5, *exclude, "-o", out)
+        code, said, _ = run(capsys, *words)
+        assert code == 0
+        assert ("in float: " in said) == bool(exclude)
+        sizes.append(out.stat().st_size)
+    assert sizes == sorted(set(sizes)), "more nodes in float are more bytes"
+
+
 def test_inspect_lists_the_nodes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     write_model(tmp_path / "m.onnx")
     code, said, _ = run(capsys, "inspect", tmp_path / "m.onnx")
@@ -95,6 +111,7 @@ def test_cache_shows_and_clears(
     [
         (("quantize", MODEL, "--data-dir", "{tmp}", "-o", "o.onnx"), "ptq: "),
         ((*QUANTIZE, "--dtype", "int7"), "onnxruntime int7/minmax is not a case"),
+        ((*QUANTIZE, "--samples-per-class", "5", "--exclude", "nothing*"), "no node is called 'nothing*'"),
         ((*QUANTIZE, "--backend", "tensorrt"), "--backend tensorrt: should be one of"),
         ((*QUANTIZE, "--samples-per-class", "9999"), "9999 rows of every class"),
         (("quantize", "{tmp}/absent.onnx", "--data-dir", "{data}", "-o", "o.onnx"), "absent.onnx"),

@@ -13,8 +13,8 @@ from ptq.backends.onnxruntime.correct import correct
 from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.calibration.calibration import Calibration
-from ptq.calibration.joins import plan_exclude, summary
-from ptq.cases import FP32, Case
+from ptq.calibration.joins import choose_exclude, summary
+from ptq.cases import FP32, NONE, Case
 from ptq.errors import BadModel
 from ptq.methods import corrects, methods
 from ptq.models.onnx_file import signature, write_whole
@@ -49,7 +49,8 @@ class OnnxRuntime:
             return {}
         dtype, per_channel = DTYPES[case.dtype], case.granularity == "channel"
         ranges = calibration.ranges(case.method, dtype.quantizer)
-        excluded = plan_exclude(model.prepared, calibration.statistics()) if case.exclude == "auto" else []
+        wanted = () if case.exclude == NONE else model.exclude
+        excluded = choose_exclude(model.prepared, wanted, calibration.statistics)
         plan = Plan(dtype, ranges, per_channel, [each.node for each in excluded])
         notes = {"calibration": "ptq statistics"}
         if excluded:
