@@ -74,7 +74,8 @@ def check_accuracy(predict: Predictor, sets: Mapping[str, Samples], contract: In
                 f"{name}: the float model's top-1 is {seen[name].accuracy:.4f} on {len(labels)} samples, no better "
                 f"than chance ({chance:.4f}); likely cause: shuffled labels, or another model's classes"
             )
-    (low, worse), *_, (high, better) = sorted(seen.items(), key=lambda item: item[1].accuracy)
+    ranked = sorted(seen.items(), key=lambda item: item[1].accuracy)
+    (low, worse), (high, better) = ranked[0], ranked[-1]
     allowed = GAP + SIGMAS * np.sqrt(worse.variance + better.variance)
     if better.accuracy - worse.accuracy > allowed:
         raise BadData(

@@ -277,9 +277,9 @@ def test_every_check_has_sabotage():
 @pytest.mark.parametrize("name", ["balance", "prefix", "accuracy"])
 def test_samples_without_labels(name):
     subject = good()
-    unlabelled = replace(subject.calibration, labels=None)
+    unlabelled = [replace(each, labels=None) for each in (subject.calibration, subject.evaluation)]
     with pytest.raises(Unsupported, match="no class labels"):
-        CHECKS[name].run(replace(subject, calibration=unlabelled))
+        CHECKS[name].run(replace(subject, calibration=unlabelled[0], evaluation=unlabelled[1]))
 
 
 def test_what_a_workload_does_not_say():
@@ -354,3 +354,19 @@ def test_the_embedded_workload_is_judged_by_a_real_model(tmp_path):
             CHECKS[name].run(misread(change)(real))
     with pytest.raises(BadData, match="likely cause: inverted"):
         CHECKS["accuracy"].run(misread(lambda x: 255 - x, OTHER)(real))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_evaluation_samples_are_looked_at_without_calibration_labels(swapped: bool):
+    subject = good()
+    pixels = subject.evaluation.inputs[..., ::-1] if swapped else subject.evaluation.inputs
+    subject = replace(
+        subject,
+        calibration=ArraySamples(subject.calibration.inputs),
+        evaluation=ArraySamples(pixels, subject.evaluation.labels, NAMES),
+    )
+    if not swapped:
+        CHECKS["accuracy"].run(subject)
+        return
+    with pytest.raises(BadData, match=r"^evaluation: .*likely cause: BGR where RGB should be"):
+        CHECKS["accuracy"].run(subject)
