@@ -103,6 +103,11 @@ class ModelOpt:
     def input_shape(self, artifact: Path) -> tuple[int | None, ...]:
         return signature(artifact).shape
 
+    def inspect(self, artifact: Path) -> Iterable[tuple[str, str, str]]:
+        from ptq.backends.onnxruntime import BACKEND as RUNTIME
+
+        return RUNTIME.inspect(artifact)
+
     def census(self, artifact: Path) -> Census:
         from ptq.backends.onnxruntime import BACKEND as RUNTIME
 

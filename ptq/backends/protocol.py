@@ -105,3 +105,7 @@ class Backend(Protocol):
     def census(self, artifact: Path) -> Census:
         """What the runtime would execute for this artifact."""
         ...
+
+    def inspect(self, artifact: Path) -> Iterable[tuple[str, str, str]]:
+        """(name, type, more) of every part of an artifact, in its own order."""
+        ...

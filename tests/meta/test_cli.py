@@ -124,7 +124,7 @@ def test_cache_shows_and_clears(
         (("compare", MODEL, MODEL, "--seconds", "inf"), "both should be finite"),
         (("diff", "{tmp}/damaged.json", "{tmp}/damaged.json"), "a result is not as --ptq-json writes it"),
         (("calibrate", "coco", "--images", "/", "--list", "{tmp}/l.txt", "--out", "{tmp}/o.npy"), "0 images"),
-        (("inspect", "{tmp}/model.xyz"), "cannot be inspected"),
+        (("inspect", "{tmp}/model.xyz"), "no backend runs a .xyz file"),
         (("nonsense",), "nonsense"),
         (("quantize",), "Missing"),
     ],

@@ -17,7 +17,7 @@ from ptq.calibration.joins import choose_exclude, summary
 from ptq.cases import FP32, NONE, Case
 from ptq.errors import BadModel
 from ptq.methods import corrects, methods
-from ptq.models.onnx_file import signature, write_whole
+from ptq.models.onnx_file import load, signature, write_whole
 from ptq.samples import Float32
 
 
@@ -91,6 +91,11 @@ class OnnxRuntime:
         from ptq.backends.onnxruntime.census import census
 
         return census(artifact)
+
+    def inspect(self, artifact: Path) -> Iterable[tuple[str, str, str]]:
+        """(name, op type, inputs -> outputs) of every node, in the graph's order."""
+        for node in load(artifact).graph.node:
+            yield node.name or "(no name)", node.op_type, f"{', '.join(node.input)} -> {', '.join(node.output)}"
 
 
 BACKEND = OnnxRuntime()
