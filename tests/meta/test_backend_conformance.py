@@ -283,3 +283,10 @@ def test_what_it_cannot_do_it_says(name: str, workshop: Workshop, tmp_path: Path
         assert isinstance(caught.value, Unsupported)
         assert str(backend.unsupported(case)) in str(caught.value)
         assert not out.exists()
+
+
+@pytest.mark.parametrize(("name", "case"), QUANTIZED)
+def test_it_lists_what_an_artifact_is_made_of(name: str, case: Case, workshop: Workshop) -> None:
+    rows = list(BACKENDS[name].inspect(workshop.artifact(case)))
+    assert rows
+    assert all(len(row) == 3 and all(isinstance(cell, str) for cell in row) and row[1] for row in rows), rows
