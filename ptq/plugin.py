@@ -83,6 +83,10 @@ def pytest_configure(config: pytest.Config) -> None:
     terminal = os.dup(2)
     config.add_cleanup(lambda: os.close(terminal))
     config.stash[_NOTIFY] = lambda line: _write(terminal, f"\nptq: {line} ...\n")
+    if python := config.getoption("ptq_modelopt_python"):
+        patch = pytest.MonkeyPatch()
+        patch.setenv("PTQ_MODELOPT_PYTHON", str(config.invocation_params.dir / python))
+        config.add_cleanup(patch.undo)
     if config.getoption("ptq_no_cache") and not hasattr(config, "workerinput"):
         config.stash[_SCRATCH] = Path(tempfile.mkdtemp(prefix="ptq-"))
     if not hasattr(config, "workerinput"):

@@ -132,6 +132,22 @@ def test_data_far_away_named_with_a_space_does_not_hide_the_bars(
     result.assert_outcomes(passed=1, deselected=6)
 
 
+def test_the_interpreter_of_modelopt_reaches_its_backend_and_no_further(
+    repository: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PTQ_MODELOPT_PYTHON", raising=False)
+    repository.makepyfile(
+        test_sees="""
+        from ptq.backends.modelopt import BACKEND
+
+        def test_sees():
+            assert "absent/python" in BACKEND.missing()
+        """
+    )
+    run(repository, "test_sees.py", "--ptq-modelopt-python", "absent/python").assert_outcomes(passed=1)
+    run(repository, "test_sees.py").assert_outcomes(failed=1)
+
+
 def test_a_missing_bar_is_red(repository: pytest.Pytester) -> None:
     (repository.path / "bars.toml").write_text('["mine-onnxruntime-fp32"]\nfloor = 0.1\nwhy = "x"\n')
     result = run(repository)
