@@ -121,8 +121,8 @@ class Judge:
         metric, samples = pipeline.workload.metric, pipeline.evaluation_samples
         said = pipeline.predict(case)
         fp32 = pipeline.predict(reference_case(case.workload))
-        score, fp32_score = metric.score(said.predictions, samples), metric.score(fp32.predictions, samples)
-        interval = metric.drop(said.predictions, fp32.predictions, samples, bar.confidence or CONFIDENCE)
+        found = pipeline.measure(said, fp32, bar.confidence or CONFIDENCE)
+        score, fp32_score, interval = found.score, found.fp32, found.interval
         census = pipeline.census(case)
         verdict = judge_accuracy(case.id, metric.name, score, fp32_score, interval, bar)
         result = Result(
@@ -139,8 +139,8 @@ class Judge:
             p=interval.p,
             correct=score.correct,
             fp32_correct=fp32_score.correct,
-            agreement=metric.agreement(said.predictions, fp32.predictions),
-            sqnr_db=metric.sqnr_db(said.predictions, fp32.predictions),
+            agreement=found.agreement,
+            sqnr_db=found.sqnr_db,
             per_class=score.per_class,
             fp32_per_class=fp32_score.per_class,
             details=score.details,

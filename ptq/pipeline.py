@@ -24,7 +24,7 @@ from ptq.cases import FP32, NONE, Case
 from ptq.environment import environment, instruction_sets
 from ptq.errors import BadData, BadModel, NotInstalled, PtqError, Unsupported
 from ptq.methods import Range
-from ptq.metrics.metric import Predictions
+from ptq.metrics.metric import Interval, Predictions, Score
 from ptq.models.onnx_file import digest, signature
 from ptq.progress import Notify, silent, step
 from ptq.quantizer import Quantizer
@@ -36,6 +36,8 @@ from ptq.workload import Source, Workload
 BATCH = 100
 """Inputs per batch where the model's own batch varies. Fixed, because some frameworks' results depend on it."""
 
+_SCORES = ("score", "fp32")
+
 
 @dataclass(frozen=True)
 class Said:
@@ -44,6 +46,31 @@ class Said:
     predictions: Predictions
     artifact: Entry
     evaluate_seconds: float
+    address: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a case scored, what the float model did on the same samples, and how the two compare."""
+
+    score: Score
+    fp32: Score
+    interval: Interval
+    agreement: float | None
+    sqnr_db: float | None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Measured:
+        """The inverse of `as_json`."""
+        score, fp32 = (Score(**{**content[name], "outcomes": np.array(content[name]["outcomes"])}) for name in _SCORES)
+        return cls(score, fp32, Interval(**content["interval"]), content["agreement"], content["sqnr_db"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON; floats keep every bit."""
+        content = asdict(self)
+        for name in _SCORES:
+            content[name]["outcomes"] = content[name]["outcomes"].tolist()
+        return content
 
 
 class Pipeline:
@@ -214,7 +241,31 @@ class Pipeline:
         with step(f"{case}: evaluating {len(samples)} samples", self._notify):
             entry = self.store.get("predictions", key, ".npz", make)
         with np.load(entry.path, allow_pickle=False) as arrays:
-            return Said({name: arrays[name] for name in arrays.files}, artifact, entry.seconds)
+            return Said({name: arrays[name] for name in arrays.files}, artifact, entry.seconds, entry.path.stem)
+
+    def measure(self, said: Said, fp32: Said, confidence: float) -> Measured:
+        """Score and compare; kept, because a detector's interval resamples its images a thousand times."""
+        metric, samples = self.workload.metric, self.evaluation_samples
+        key = {
+            "said": said.address,
+            "fp32": fp32.address,
+            "labels": samples.digest,
+            "names": list(samples.class_names),
+            "confidence": confidence,
+        }
+
+        def make(out: Path) -> None:
+            mine, reference = said.predictions, fp32.predictions
+            found = Measured(
+                metric.score(mine, samples),
+                metric.score(reference, samples),
+                metric.drop(mine, reference, samples, confidence),
+                metric.agreement(mine, reference),
+                metric.sqnr_db(mine, reference),
+            )
+            out.write_text(json.dumps(found.as_json()))
+
+        return Measured.from_json(json.loads(self.store.get("score", key, ".json", make).path.read_text()))
 
     def census(self, case: Case) -> Census:
         """What the runtime executes for the case's artifact; kept, so that a second run loads no framework."""

@@ -20,7 +20,7 @@ from filelock import FileLock
 from ptq.errors import PtqError
 
 Key = Mapping[str, Any]
-_KINDS = ("model", "statistics", "artifact", "census", "predictions")
+_KINDS = ("model", "statistics", "artifact", "census", "predictions", "score")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,16 @@ class CocoImages(ImageFiles):
         super().__post_init__()
         if len(self.truths) != len(self.paths):
             raise BadData(f"{len(self.truths)} annotated images, but should be {len(self.paths)}, one a file")
+
+    @cached_property
+    def digest(self) -> str:
+        """Over the files and what is annotated in them: a score depends on both."""
+        whole = hashlib.sha256(super().digest.encode())
+        for truth in self.truths:
+            for name, value in sorted(vars(truth).items()):
+                content = value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
+                whole.update(name.encode() + b"\0" + content)
+        return whole.hexdigest()
 
     def letterbox(self, index: int) -> Letterbox:
         """Where image number `index` lies in the network's input."""
