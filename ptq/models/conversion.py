@@ -14,7 +14,9 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +37,8 @@ TOLERANCE = 1e-4
 LARGEST_CONFIG = 64 << 20
 # What a config can name that is, or calls, code: Python functions, stored bytecode, functions by module path.
 _CODE = frozenset({"Lambda", "__lambda__", "function", "TFOpLambda", "SlicingOpLambda"})
+# A name tf2onnx made: counted up, differently in each process.
+_MADE_UP = re.compile(r".*__\d+(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -212,36 +216,72 @@ def _to_onnx(model: keras.Model, source: Path) -> onnx.ModelProto:
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     # Names of unknown dimensions are counted up, differently in each run; preparation infers shapes anew.
     del converted.graph.value_info[:]
-    _renumber(converted.graph)
+    _canonical(converted.graph)
     onnx.checker.check_model(converted, full_check=True)
     return converted
 
 
-def _renumber(graph: onnx.GraphProto) -> None:
-    """Number tf2onnx's made-up names (``const_fold_opt__147``) and sort the weights by first use in the graph.
+def _canonical(graph: onnx.GraphProto) -> None:
+    """Order nodes and weights, and name what tf2onnx named itself, by the structure of the graph alone.
 
-    tf2onnx folds constants in the order of a set of objects: by address, so differently in each process.
+    tf2onnx keeps its nodes in sets of objects, so by address: which of two equal constants stays, what numbers its
+    own names get (``const_fold_opt__147``) and, as it sorts by name, the order of the nodes differ between processes.
+    Depth first from the outputs is an order, and the first reader of a weight a name, that do not.
     """
-    fixed = {value.name for value in (*graph.input, *graph.output)}
+    fixed = {value.name for value in (*graph.input, *graph.output)} | set(_outer_names(graph))
+    producer = {name: node for node in graph.node for name in node.output}
+    ordered: list[onnx.NodeProto] = []
+    done: set[int] = set()
+    stack = [producer[value.name] for value in reversed(graph.output) if value.name in producer]
+    while stack:
+        sources = [producer[name] for name in _reads(stack[-1]) if name in producer]
+        waiting = [node for node in sources if id(node) not in done]
+        if waiting:
+            stack.append(waiting[0])
+        elif id(node := stack.pop()) not in done:
+            done.add(id(node))
+            ordered.append(node)
+    readers = Counter(name for node in ordered for name in node.input)
+    weights = {each.name: each for each in graph.initializer}
     names: dict[str, str] = {}
 
-    def renamed(name: str) -> str:
-        if name not in names:
-            made_up = None if name in fixed else re.fullmatch(r"(.*)__\d+(:\d+)?", name)
-            names[name] = f"{made_up[1]}__{len(names)}{made_up[2] or ''}" if made_up else name
-        return names[name]
+    def named(name: str, kind: str) -> str:
+        if name and name not in names:
+            # A weight with several readers may have been several equal ones, each with a name of its own.
+            own = name in fixed or not (_MADE_UP.fullmatch(name) or (name in weights and readers[name] > 1))
+            names[name] = name if own else f"{kind}__{len(names)}"
+        return names.get(name, "")
 
+    for node in ordered:
+        node.input[:] = [named(each, "const" if each in weights else "value") for each in node.input]
+        node.output[:] = [named(each, node.op_type) for each in node.output]
+        node.name = named(node.name, node.op_type)
+    kept = [weight for name, weight in weights.items() if name in names or name in fixed]
+    position = {name: index for index, name in enumerate(names)}
+    kept.sort(key=lambda weight: (position.get(weight.name, len(names)), weight.name))
+    for weight in kept:
+        weight.name = names.get(weight.name, weight.name)
+    nodes = [deepcopy(node) for node in ordered], [deepcopy(weight) for weight in kept]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes[0])
+    graph.initializer.extend(nodes[1])
+
+
+def _reads(node: onnx.NodeProto) -> list[str]:
+    """The tensors a node reads, those its subgraphs (If, Loop, Scan) take from outside included."""
+    return [*node.input, *(name for each in _subgraphs(node) for inner in each.node for name in _reads(inner))]
+
+
+def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [graph for each in node.attribute for graph in (*each.graphs, *([each.g] if each.HasField("g") else []))]
+
+
+def _outer_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """The names the subgraphs of `graph` read: they are not renamed."""
     for node in graph.node:
-        node.input[:] = [renamed(each) for each in node.input]
-        node.output[:] = [renamed(each) for each in node.output]
-        node.name = renamed(node.name)
-    weights = {renamed(each.name): each for each in graph.initializer}
-    for name, weight in weights.items():
-        weight.name = name
-    position = {name: index for index, name in enumerate(names.values())}
-    ordered = sorted(weights.values(), key=lambda weight: position[weight.name])
-    del graph.initializer[:]
-    graph.initializer.extend(ordered)
+        for each in _subgraphs(node):
+            for inner in each.node:
+                yield from _reads(inner)
 
 
 def _parity(model: keras.Model, content: bytes, low: float, high: float, n: int, seed: int) -> Parity:

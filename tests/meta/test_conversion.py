@@ -12,6 +12,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
 
 from ptq.datasets import cifar10
 from ptq.errors import BadModel, NotInstalled
@@ -102,6 +105,53 @@ def test_a_store_converts_once_and_another_process_makes_the_same_bytes(models, 
     assert path.read_bytes() == (tmp_path / "again.onnx").read_bytes()
     monkeypatch.setattr(conversion, "convert", lambda *_: pytest.fail("converted again"))
     assert converted(models / "plain.h5", Store(tmp_path)) == path
+
+
+@given(st.randoms(use_true_random=False))
+def test_names_and_order_come_from_the_structure_alone(random):
+    """What tf2onnx leaves to chance: its own numbers, which of two equal constants stays, the order of nodes."""
+    numbers = iter(random.sample(range(100), 9))
+    slice_, cast, body = (f"{name}__{next(numbers)}" for name in ("Slice", "a/Shape", "body"))
+    zero, end, fold, shared = (
+        f"{random.choice(['starts', 'axes'])}__{next(numbers)}",
+        f"ends__{next(numbers)}",
+        f"const_fold_opt__{next(numbers)}",
+        random.choice(["first/bias", "second/bias"]),
+    )
+    result = helper.make_tensor_value_info("in__3", onnx.TensorProto.INT64, [1])
+    inner = helper.make_graph([helper.make_node("Add", ["a:0", "outer__5"], ["in__3"])], "then", [], [result])
+    nodes = [
+        helper.make_node("Slice", ["x", zero, end, zero], [f"{slice_}:0"], name=slice_),
+        helper.make_node("Add", [f"{slice_}:0", shared], ["a:0"], name="a"),
+        helper.make_node("Add", ["x", fold], ["outer__5"], name=cast),
+        helper.make_node("If", ["condition"], ["b:0"], name=body, then_branch=inner, else_branch=inner),
+        helper.make_node("Sum", ["b:0", shared, "a:0", ""], ["y"], name="sum"),
+        helper.make_node("Neg", ["x"], ["dead"], name="dead"),
+    ]
+    weights = [
+        numpy_helper.from_array(np.array([value]), name)
+        for value, name in ((0, zero), (9, end), (3, fold), (2, shared), (True, "condition"), (7, "unread"))
+    ]
+    random.shuffle(nodes)
+    random.shuffle(weights)
+    value = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [1]) for name in "xy"]
+    graph = helper.make_graph(nodes, "graph", [value[0]], [value[1]], weights)
+    conversion._canonical(graph)
+    assert [node.name for node in graph.node] == ["Slice__4", "a", "Add__10", "If__13", "sum"]
+    assert [list(node.input) for node in graph.node] == [
+        ["x", "const__1", "const__2", "const__1"],
+        ["Slice__3", "const__5"],
+        ["x", "const__8"],
+        ["condition"],
+        ["b:0", "const__5", "a:0", ""],
+    ]
+    assert [(each.name, numpy_helper.to_array(each).item()) for each in graph.initializer] == [
+        ("const__1", 0),
+        ("const__2", 9),
+        ("const__5", 2),
+        ("const__8", 3),
+        ("condition", True),
+    ]
 
 
 @needs_tf
