@@ -13,13 +13,14 @@ from typing import Any, cast
 import numpy as np
 
 from ptq.backends.onnxruntime.correct import moments
-from ptq.backends.onnxruntime.observe import observe
+from ptq.backends.onnxruntime.extremes import extremes
 from ptq.backends.onnxruntime.prepare import prepare
+from ptq.backends.onnxruntime.statistics import statistics
 from ptq.backends.protocol import Backend, Census, FloatModel
 from ptq.calibration.cache_file import load_ranges, load_statistics, save_ranges, save_statistics
 from ptq.calibration.calibration import Calibration
 from ptq.calibration.patches import Moments, load_moments, save_moments
-from ptq.calibration.statistics import Extremes, TensorStatistics, collect, extremes
+from ptq.calibration.statistics import Extremes, TensorStatistics
 from ptq.cases import FP32, NONE, Case
 from ptq.environment import environment, instruction_sets
 from ptq.errors import BadData, BadModel, NotInstalled, PtqError, Unsupported
@@ -150,9 +151,13 @@ class Pipeline:
     @cached_property
     def statistics_entry(self) -> Entry:
         """The stored statistics of one pass over the calibration samples; the pass runs here if it must."""
-        return self.store.get(
-            "statistics", self._pass_key(), ".json", lambda out: save_statistics(out, collect(self._observed()))
-        )
+
+        def make(out: Path) -> None:
+            samples = self.checked_calibration_samples
+            with step(f"{self.workload.name}: one calibration pass over {len(samples)} samples", self._notify):
+                save_statistics(out, statistics(self.model.prepared, samples))
+
+        return self.store.get("statistics", self._pass_key(), ".json", make)
 
     def _pass_key(self) -> dict[str, Any]:
         return {
@@ -169,14 +174,14 @@ class Pipeline:
 
     @cached_property
     def extremes_entry(self) -> Entry:
-        """The stored min and max of every tensor: the statistics where they are there already, else a lighter pass."""
+        """The stored min and max of every tensor, from a pass lighter than that of the statistics."""
         key = {**self._pass_key(), "of": "extremes"}
-        if (full := self.store.find("statistics", self._pass_key(), ".json")) is not None:
-            return full
 
         def make(out: Path) -> None:
-            seen = extremes(self._observed())
-            save_ranges(out, {name: (each.min, each.max) for name, each in seen.items()})
+            samples = self.checked_calibration_samples
+            with step(f"{self.workload.name}: the extremes of {len(samples)} samples", self._notify):
+                seen = extremes(self.model.prepared, samples)
+                save_ranges(out, {name: (each.min, each.max) for name, each in seen.items()})
 
         return self.store.get("statistics", key, ".json", make)
 
@@ -280,26 +285,23 @@ class Pipeline:
     def _quantize(self, backend: Backend, case: Case, out: Path) -> Mapping[str, str]:
         passes: list[Entry] = []
 
-        def statistics() -> Mapping[str, TensorStatistics]:
+        def full() -> Mapping[str, TensorStatistics]:
             passes.append(self.statistics_entry)
             return self.statistics
 
         def light() -> Mapping[str, Extremes]:
             passes.append(self.extremes_entry)
-            return {name: Extremes(*bounds) for name, bounds in load_ranges(passes[0].path).items()}
+            return {name: Extremes(*bounds) for name, bounds in load_ranges(self.extremes_entry.path).items()}
 
         samples = self.calibration_samples if case.is_float else self.checked_calibration_samples
-        calibration = Calibration(samples, statistics, lambda: self.moments, light, self._chosen)
+        # alone in its batch, an image costs about the same either way, and the statistics serve every method
+        lighter = light if self.fixed_batch is None else None
+        calibration = Calibration(samples, full, lambda: self.moments, lighter, self._chosen)
         notes = dict(backend.quantize(case, self.model, calibration, out))
         if passes:
             notes["calibrate_seconds"] = repr(passes[0].seconds)
             notes["calibrated_here"] = repr(passes[0].made)
         return notes
-
-    def _observed(self) -> Iterator[dict[str, Float32]]:
-        samples = self.calibration_samples
-        with step(f"{self.workload.name}: one calibration pass over {len(samples)} samples", self._notify):
-            yield from observe(self.model.prepared, self.checked_calibration_samples)
 
     def _checked(self, samples: Samples) -> Iterator[Float32]:
         for batch in samples.batches(self.batch):

@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -19,18 +18,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 import ptq
-from ptq.backends.onnxruntime.observe import exposed_session, observe
+from ptq.backends.onnxruntime.extremes import extremes
+from ptq.backends.onnxruntime.observe import expose
 from ptq.backends.onnxruntime.prepare import prepare
 from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
 from ptq.backends.onnxruntime.session import session
+from ptq.backends.onnxruntime.statistics import statistics
 from ptq.calibration.calibration import Calibration
-from ptq.calibration.statistics import collect, extremes
 from ptq.errors import NoData, NotInstalled
 from ptq.methods.minmax import minmax
 from ptq.pipeline import Pipeline
@@ -89,7 +92,7 @@ def medians(*sides: Callable[[], object]) -> list[float]:
             start = time.perf_counter()
             side()
             times.append(time.perf_counter() - start)
-    return [statistics.median(times) for times in taken]
+    return [median(times) for times in taken]
 
 
 class Reader:
@@ -137,8 +140,9 @@ def grid(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     folder = tmp_path_factory.mktemp("grid")
 
     def our_grid() -> None:
-        seen = collect(observe(subject.model, subject.calibration))
-        calibration = Calibration(subject.calibration, lambda: seen)
+        seen = statistics(subject.model, subject.calibration)
+        bounds = extremes(subject.model, subject.calibration)
+        calibration = Calibration(subject.calibration, lambda: seen, extremes=lambda: bounds)
         for cell in GRID:
             ours(subject, calibration, *cell, file_of(folder, "ours", cell))
 
@@ -158,7 +162,7 @@ def test_one_cold_minmax(subject: Subject, say: Callable[..., None], tmp_path: P
     cell = ("minmax", "u8s8", False)
 
     def cold() -> None:
-        seen = extremes(observe(subject.model, subject.calibration))  # what the pipeline runs for minmax alone
+        seen = extremes(subject.model, subject.calibration)
         ranges = {tensor: minmax(each, DTYPES[cell[1]].quantizer) for tensor, each in seen.items()}
         quantize(subject.model, Plan(DTYPES[cell[1]], ranges, cell[2]), tmp_path / "ours.onnx")
 
@@ -167,14 +171,18 @@ def test_one_cold_minmax(subject: Subject, say: Callable[..., None], tmp_path: P
 
 
 def test_histogram_pass(subject: Subject, say: Callable[..., None]) -> None:
-    """Against the fastest plain forward pass there is: the same outputs, in batches of 32."""
-    plain, entry, exposed = exposed_session(subject.model)
+    """Against a plain forward pass: every activation an output, onnxruntime's defaults, batches of 32."""
+    tensors = list(expose(subject.model).tensors)
+    model = onnx.shape_inference.infer_shapes(onnx.load(subject.model))
+    known = {each.name: each for each in model.graph.value_info}
+    model.graph.output.extend(known[name] for name in tensors if name in known)
+    plain = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
     def forward() -> None:
         for images in subject.calibration.batches(32):
-            plain.run(exposed, {entry: images})
+            plain.run(tensors, {subject.entry: images})
 
-    pass_seconds, forward_seconds = medians(lambda: collect(observe(subject.model, subject.calibration)), forward)
+    pass_seconds, forward_seconds = medians(lambda: statistics(subject.model, subject.calibration), forward)
     say("histogram_pass_per_forward", pass_seconds / forward_seconds, 3, least=False)
 
 
@@ -199,8 +207,7 @@ PEAK = """
 import sys
 from pathlib import Path
 import numpy as np
-from ptq.backends.onnxruntime.observe import observe
-from ptq.calibration.statistics import collect
+from ptq.backends.onnxruntime.statistics import statistics
 from ptq.methods import methods
 from ptq.quantizer import Quantizer
 from ptq.samples import ArraySamples
@@ -218,7 +225,7 @@ class Drawn:
             yield generator.random((min(size, self.count - start), *self.shape), dtype=np.float32) * self.high
 
 
-seen = collect(observe(Path(sys.argv[1]), Drawn(int(sys.argv[2]), eval(sys.argv[3]), float(sys.argv[4]))))
+seen = statistics(Path(sys.argv[1]), Drawn(int(sys.argv[2]), eval(sys.argv[3]), float(sys.argv[4])))
 for choose in methods().values():
     for each in seen.values():
         choose(each, Quantizer())

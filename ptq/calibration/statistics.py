@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
 from ptq.calibration import histogram
 from ptq.calibration.histogram import HALF, Histogram
@@ -17,8 +16,8 @@ from ptq.samples import Float32
 
 _CHUNK = 1 << 15  # values worked on at a time
 _LANES = 4  # interleaved counters: a run of equal values does not wait for its own last increment
-_LARGE = 2.0**40  # images with values beyond this, or all below its inverse, are summed in float64
-_SMALL = 64 * 1024 * 1024  # bytes of a batch that may wait for its turn
+_PIECE = 4096  # values of an image summed at a time
+_LARGE = 2.0**80  # pieces whose squares sum up to more, or to less than its inverse, are summed in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,20 +64,36 @@ class TensorStatistics:
 
 @dataclass(frozen=True)
 class Extremes:
-    """Smallest and largest value of one tensor, in its units: all that minmax asks of the statistics."""
+    """Smallest and largest value of one tensor, in its units: all that minmax asks of the statistics.
+
+    `lowest` and `highest` are the indices of the first images that hold them; 0 where nobody asked.
+    """
 
     min: float
     max: float
+    lowest: int = 0
+    highest: int = 0
 
 
-class _Scratch:
-    """Working arrays of one thread: small enough to stay in a core's cache, and never allocated twice."""
+class _ExactSum:
+    """A sum that forgets no bit of its terms, so that their order does not matter."""
 
     def __init__(self) -> None:
-        self.real = np.empty(_CHUNK, np.float32)
-        self.whole = np.empty(_CHUNK, np.int32)
-        self.index = np.empty(_CHUNK, np.intp)
-        self.lanes = np.resize(np.arange(_LANES, dtype=np.int32) * (2 * HALF) + HALF, _CHUNK)
+        self._mantissas = np.zeros(512, np.int64)  # by exponent: every float32 is a whole number of 24 bits times 2^e
+        self._rest = 0  # in units of 2^-1074, of which every float64 is a whole number
+
+    def add(self, terms: Float32) -> None:
+        mantissa, exponent = np.frexp(terms.reshape(-1))
+        np.add.at(self._mantissas, exponent.astype(np.intp) + 256, np.ldexp(mantissa, 24).astype(np.int64))
+
+    def add_double(self, term: float) -> None:
+        numerator, denominator = term.as_integer_ratio()
+        self._rest += numerator << (1075 - denominator.bit_length())
+
+    def total(self) -> Fraction:
+        used = np.flatnonzero(self._mantissas).tolist()
+        units = sum(int(self._mantissas[each]) << (each - 256 - 24 + 1074) for each in used)
+        return Fraction(units + self._rest, 1 << 1074)
 
 
 class _Accumulator:
@@ -86,54 +101,31 @@ class _Accumulator:
 
     def __init__(self) -> None:
         self.min, self.max, self.count = np.inf, -np.inf, 0
-        self.total, self.squares = 0, 0  # in units of 2^-1074, of which every float64 is a whole number
+        self.sum, self.squares = _ExactSum(), _ExactSum()
         self.exponent, self.counts = histogram.FINEST, np.zeros(_LANES * 2 * HALF, np.int64)
 
-    def add(self, name: str, values: Float32, first: int, scratch: _Scratch) -> None:
-        """Count `values`, shape (images, ...); `first` is the index of the first image."""
-        rows = _rows(values)
-        if rows.size == 0:
-            return
-        lows, highs = _bounds(name, rows, first)
-        low, high = float(lows.min()), float(highs.max())
+    def add(self, look: Look, scratch: _Scratch) -> None:
+        """Take in a tensor of one batch, which is finite."""
+        low, _, high, _ = look.span
         self.min, self.max = min(self.min, low), max(self.max, high)
-        self.count += rows.size
-        self._widen(max(-low, high))
-        magnitudes = np.maximum(-lows, highs)
-        wide = (magnitudes > _LARGE) | ((magnitudes < 1 / _LARGE) & (magnitudes > 0))
-        scale = np.float32(2.0**-self.exponent)
-        together = max(1, _CHUNK // rows.shape[1])  # whole images at a time, or one image in pieces
-        for start in range(0, len(rows), together):
-            images = rows[start : start + together]
-            for left in range(0, images.shape[1], _CHUNK):
-                self._count(images[:, left : left + _CHUNK].reshape(-1), scale, scratch)
-                self._sum(images[:, left : left + _CHUNK], wide[start : start + together], scratch)
-
-    def _count(self, chunk: Float32, scale: np.float32, scratch: _Scratch) -> None:
-        n = chunk.size
-        np.multiply(chunk, scale, out=scratch.whole[:n], casting="unsafe")  # truncates toward zero
-        np.add(scratch.whole[:n], scratch.lanes[:n], out=scratch.index[:n])
-        np.add.at(self.counts, scratch.index[:n], 1)
-
-    def _sum(self, pieces: Float32, wide: npt.NDArray[np.bool_], scratch: _Scratch) -> None:
-        # numpy adds each row pairwise: the sum of an image's piece is the same alone and in company
-        squares = scratch.real[: pieces.size].reshape(pieces.shape)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # far rows are summed again below
-            np.square(pieces, out=squares)
-            totals, total_squares = pieces.sum(axis=1), squares.sum(axis=1)
-        for total, square, row, far in zip(totals.tolist(), total_squares.tolist(), pieces, wide.tolist(), strict=True):
-            if far:
-                double = row.astype(np.float64)
-                total, square = float(double.sum()), float(np.square(double).sum())
-            self.total += _whole(total)
-            self.squares += _whole(square)
-
-    def _widen(self, magnitude: float) -> None:
-        exponent = histogram.exponent_for(magnitude)
+        self.count += look.values.size
+        self.sum.add(look.totals)
+        self.squares.add(look.squares)
+        for total, square in look.far:
+            self.sum.add_double(total)
+            self.squares.add_double(square)
+        exponent = histogram.exponent_for(max(-low, high))
         if exponent > self.exponent:
             self.counts[: 2 * HALF] = self.histogram().coarser(exponent).counts
             self.counts[2 * HALF :] = 0
             self.exponent = exponent
+        scale, flat = np.float32(2.0**-self.exponent), look.values.reshape(-1)
+        for start in range(0, flat.size, _CHUNK):
+            chunk = flat[start : start + _CHUNK]
+            n = chunk.size
+            np.multiply(chunk, scale, out=scratch.whole[:n], casting="unsafe")  # truncates toward zero
+            np.add(scratch.whole[:n], scratch.lanes[:n], out=scratch.index[:n])
+            np.add.at(self.counts, scratch.index[:n], 1)
 
     def histogram(self) -> Histogram:
         counts = self.counts.reshape(_LANES, 2 * HALF).sum(axis=0)
@@ -141,85 +133,141 @@ class _Accumulator:
         return Histogram(counts, self.exponent)
 
     def finish(self) -> TensorStatistics:
-        total, squares = (Fraction(each, 1 << 1074) for each in (self.total, self.squares))
-        return TensorStatistics(self.min, self.max, self.count, total, squares, self.histogram())
+        return TensorStatistics(
+            self.min, self.max, self.count, self.sum.total(), self.squares.total(), self.histogram()
+        )
+
+
+class _Scratch:
+    """Working arrays: small enough to stay in a core's cache, and never allocated twice."""
+
+    def __init__(self) -> None:
+        self.whole = np.empty(_CHUNK, np.int32)
+        self.index = np.empty(_CHUNK, np.intp)
+        self.lanes = np.resize(np.arange(_LANES, dtype=np.int32) * (2 * HALF) + HALF, _CHUNK)
+
+
+Span = tuple[float, int, float, int]
+"""Min of a tensor in one batch, the index in it of the first image that holds it; max, and its image's index."""
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One tensor in one batch, and what can be said of it on whatever thread it was made.
+
+    `totals` and `squares` are sums of pieces of each image and of their squares, shape (images, pieces). Pieces that
+    are too large or too small to be squared in float32 are 0 there, and their sums, in float64, are in `far`.
+    """
+
+    values: Float32
+    span: Span
+    totals: Float32
+    squares: Float32
+    far: Sequence[tuple[float, float]]
+
+
+def look(batch: Mapping[str, Float32]) -> tuple[int, dict[str, Look]]:
+    """How many images a batch of ``{tensor: float32 array of shape (images, ...)}`` has, and its tensors that are not
+    empty."""
+    images, spans = span(batch)
+    return images, {name: Look(batch[name], each, *_sums(batch[name])) for name, each in spans.items()}
+
+
+def _sums(values: Float32) -> tuple[Float32, Float32, list[tuple[float, float]]]:
+    rows = np.ascontiguousarray(values).reshape(len(values) if values.ndim else 1, -1)
+    whole = rows.shape[1] // _PIECE * _PIECE
+    parts = [rows[:, :whole].reshape(len(rows), -1, _PIECE), rows[:, None, whole:]]
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # far pieces are summed again
+        # numpy adds each piece in an order of its own: its sum is the same alone and in company
+        totals = [part.sum(axis=2) for part in parts if part.size]
+        squares = [np.einsum("ijk,ijk->ij", part, part) for part in parts if part.size]
+    far = []
+    for part, total, square in zip((part for part in parts if part.size), totals, squares, strict=True):
+        for place in zip(*np.nonzero(~((square < _LARGE) & (square > 1 / _LARGE))), strict=True):
+            if part[place].any():
+                double = part[place].astype(np.float64)
+                far.append((float(double.sum()), float(np.square(double).sum())))
+            total[place] = square[place] = 0
+    return np.concatenate(totals, axis=1), np.concatenate(squares, axis=1), far
 
 
 def collect(
-    batches: Iterable[Mapping[str, Float32]], progress: Callable[[int], None] = lambda images: None, threads: int = 2
+    batches: Iterable[Mapping[str, Float32]], progress: Callable[[int], None] = lambda images: None
 ) -> dict[str, TensorStatistics]:
     """Statistics by tensor name over batches of ``{tensor: float32 array of shape (images, ...)}``.
 
-    One pass, constant memory: at most two batches are alive, one being made while the other is counted, and one when
-    they are large. The result is the same to the last bit however the images are split into batches, in whatever order
-    they come and for any number of `threads`. `progress` is called with the number of images seen so far.
+    One pass, constant memory. The result is the same to the last bit however the images are split into batches and in
+    whatever order they come. `progress` is called with the number of images seen so far.
 
     Raises `BadData` for a value that is not finite, naming the tensor and the index of the image.
     """
+    return count(map(look, batches), progress)
+
+
+def count(
+    looks: Iterable[tuple[int, Mapping[str, Look]]], progress: Callable[[int], None] = lambda images: None
+) -> dict[str, TensorStatistics]:
+    """What `collect` does, from what `look` says of each batch.
+
+    On one thread: numpy counts under the interpreter's lock, so the other cores are left to what makes the batches.
+    """
     seen: dict[str, _Accumulator] = {}
-    scratches = [_Scratch() for _ in range(threads)]
+    scratch = _Scratch()
     images = 0
-
-    source = iter(batches)
-    batch = next(source, None)
-
-    def work(worker: int) -> None:
-        # reads `batch` where it stands: an argument would live on in the pool and keep a large batch alive
-        assert batch is not None
-        sizes = {name: each.size for name, each in batch.items()}
-        for name in sorted(sizes, key=lambda name: (-sizes[name], name))[worker::threads]:
-            seen[name].add(name, batch[name], images, scratches[worker])
-
-    with ThreadPoolExecutor(threads + 1) as pool:
-        while batch is not None:
-            for name in batch:
-                seen.setdefault(name, _Accumulator())
-            small = sum(each.nbytes for each in batch.values()) <= _SMALL
-            upcoming = pool.submit(next, source, None) if small else None
-            for done in [pool.submit(work, worker) for worker in range(threads)]:
-                done.result()
-            images += max((len(each) for each in batch.values() if each.ndim), default=0)
-            progress(images)
-            batch = None
-            batch = upcoming.result() if upcoming is not None else next(source, None)
-    return {name: each.finish() for name, each in sorted(seen.items()) if each.count}
+    for n, batch in looks:
+        for name, each in batch.items():
+            _check_finite(name, each.span, images)
+            seen.setdefault(name, _Accumulator()).add(each, scratch)
+        images += n
+        progress(images)
+        del batch  # before the next one is made
+    return {name: each.finish() for name, each in sorted(seen.items())}
 
 
 def extremes(batches: Iterable[Mapping[str, Float32]]) -> dict[str, Extremes]:
     """The min and max that `collect` would find, by tensor name, for a fraction of its cost. Raises `BadData` as it."""
-    seen: dict[str, Extremes] = {}
+    return merge(map(span, batches))
+
+
+def span(batch: Mapping[str, Float32]) -> tuple[int, dict[str, Span]]:
+    """How many images a batch has, and the span of each of its tensors; a NaN is both min and max."""
+    spans = {}
+    for name, each in batch.items():
+        if each.size:
+            flat, size = each.reshape(-1), each.size // (len(each) if each.ndim else 1)
+            lowest, highest = int(flat.argmin()), int(flat.argmax())
+            spans[name] = float(flat[lowest]), lowest // size, float(flat[highest]), highest // size
+    return _images(batch), spans
+
+
+def merge(batches: Iterable[tuple[int, Mapping[str, Span]]]) -> dict[str, Extremes]:
+    """The extremes over batches that follow one another, by what `span` says of each. Raises `BadData` as `collect`."""
+    seen: dict[str, Span] = {}
     images = 0
-    for batch in batches:
-        for name, rows in ((name, _rows(each)) for name, each in batch.items() if each.size):
-            lows, highs = _bounds(name, rows, images)
-            known = seen.get(name, Extremes(np.inf, -np.inf))
-            seen[name] = Extremes(min(known.min, float(lows.min())), max(known.max, float(highs.max())))
-            del rows
-        images += max((len(each) for each in batch.values() if each.ndim), default=0)
-        del batch  # before the next one is made: its memory is then used again, not asked for anew
-    return dict(sorted(seen.items()))
+    for n, spans in batches:
+        for name, each in spans.items():
+            _check_finite(name, each, images)
+            low, lowest, high, highest = each
+            known = seen.get(name)
+            if known is None:
+                seen[name] = low, images + lowest, high, images + highest
+            elif low < known[0] or high > known[2]:
+                below = (low, images + lowest) if low < known[0] else known[:2]
+                seen[name] = *below, *((high, images + highest) if high > known[2] else known[2:])
+        images += n
+    return {name: Extremes(low, high, lowest, highest) for name, (low, lowest, high, highest) in sorted(seen.items())}
 
 
-def _rows(values: Float32) -> Float32:
-    """One row an image."""
-    return np.ascontiguousarray(values).reshape(len(values) if values.ndim else 1, -1)
+def _images(batch: Mapping[str, Float32]) -> int:
+    return max((len(each) for each in batch.values() if each.ndim), default=0)
 
 
-def _bounds(name: str, rows: Float32, first: int) -> tuple[Float32, Float32]:
-    """Min and max of every row; `first` is the index of the first image."""
-    lows, highs = rows.min(axis=1), rows.max(axis=1)  # a NaN or an infinity in a row shows in its min or max
-    good = np.isfinite(lows) & np.isfinite(highs)
-    if not good.all():
-        row = int(np.argmin(good))
-        what = "infinite" if np.isinf(rows[row]).any() else "NaN"
-        raise BadData(
-            f"tensor {name!r}: {what} on calibration image {first + row}, but should be finite; "
-            "likely cause: an input outside the model's value range, or a broken float model"
-        )
-    return lows, highs
-
-
-def _whole(value: float) -> int:
-    """`value` as a whole number of 2^-1074, exactly."""
-    numerator, denominator = value.as_integer_ratio()
-    return numerator << (1075 - denominator.bit_length())
+def _check_finite(name: str, seen: Span, first: int) -> None:
+    low, lowest, high, highest = seen
+    if math.isfinite(low) and math.isfinite(high):
+        return
+    bad, image = (high, highest) if math.isfinite(low) else (low, lowest)
+    raise BadData(
+        f"tensor {name!r}: {'NaN' if math.isnan(bad) else 'infinite'} on calibration image {first + image}, but should "
+        "be finite; likely cause: an input outside the model's value range, or a broken float model"
+    )

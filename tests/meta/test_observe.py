@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptq.calibration.statistics import collect
+from ptq.calibration.statistics import TensorStatistics, collect
 from ptq.errors import BadData, BadModel
 from ptq.methods import method
+from ptq.methods.minmax import minmax
 from ptq.quantizer import Quantizer
 from ptq.samples import ArraySamples, Float32
 
@@ -23,9 +24,12 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from ptq.backends.onnxruntime.correct import correct, moments, pool_globally  # noqa: E402
+from ptq.backends.onnxruntime.extremes import extremes  # noqa: E402
 from ptq.backends.onnxruntime.observe import observe  # noqa: E402
 from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize  # noqa: E402
+from ptq.backends.onnxruntime.same_range import same_range  # noqa: E402
 from ptq.backends.onnxruntime.session import session  # noqa: E402
+from ptq.backends.onnxruntime.statistics import statistics  # noqa: E402
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = ArraySamples(np.maximum(GENERATOR.normal(size=(40, 3, 8, 8)) + 0.5, 0).astype(np.float32))
@@ -67,10 +71,52 @@ def test_every_float_activation_is_seen_and_the_batch_does_not_matter(tmp_path: 
     seen = collect(observe(model, IMAGES, 32))
     assert set(seen) == {"x", "c1", "r1", "c2", "p", "f", "g", "y"}
     assert seen["c1"].count == 40 * 8 * 8 * 8
+    assert seen["c1"].min < 0
     other = collect(observe(model, IMAGES, 7))
     for name in ("x", "c1", "r1"):
         assert (seen[name].min, seen[name].total) == (other[name].min, other[name].total)
         assert np.array_equal(seen[name].histogram.counts, other[name].histogram.counts)
+
+
+def same(one: TensorStatistics, other: TensorStatistics) -> bool:
+    return (one.min, one.max, one.total) == (other.min, other.max, other.total) and np.array_equal(
+        one.histogram.counts, other.histogram.counts
+    )
+
+
+def test_statistics_and_extremes_know_what_needs_no_look_of_its_own(tmp_path: Path) -> None:
+    model = small_model(tmp_path / "m.onnx")
+    assert same_range(onnx.load(model).graph) == {"c1": "r1", "f": "p"}
+    seen, bounds = statistics(model, IMAGES), extremes(model, IMAGES)
+    assert set(seen) == set(bounds) == {"x", "c1", "r1", "c2", "p", "f", "g", "y"}
+    assert same(seen["c1"], seen["r1"])
+    assert same(seen["f"], seen["p"])
+    for name, each in collect(observe(model, IMAGES)).items():
+        source = {"c1": "r1", "f": "p"}.get(name, name)
+        if name == source:
+            assert same(seen[name], each)
+        assert bounds[name].max == pytest.approx(seen[source].max, rel=1e-5)
+        assert min(bounds[name].min, 0) == pytest.approx(min(seen[source].min, 0), rel=1e-5)
+
+
+def test_a_tensor_with_another_reader_or_a_longer_way_to_its_cut(tmp_path: Path) -> None:
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    nodes = [
+        helper.make_node("Neg", ["x"], ["twice"]),
+        helper.make_node("Relu", ["twice"], ["a"]),
+        helper.make_node("Add", ["twice", "a"], ["cut"]),
+        helper.make_node("Relu", ["cut"], ["relu"]),
+        helper.make_node("Clip", ["relu", "low", "high"], ["clip"]),
+        helper.make_node("Identity", ["clip"], ["moved"]),
+        helper.make_node("Identity", ["constant"], ["still"]),
+        helper.make_node("Clip", ["x", "bound", "high"], ["other"]),
+        helper.make_node("Abs", ["x"], ["bound"]),
+        helper.make_node("Sum", ["moved", "still", "other"], ["y"]),
+    ]
+    held = [numpy_helper.from_array(np.float32(each), name) for name, each in (("low", 0), ("high", 6))]
+    held.append(numpy_helper.from_array(np.ones(4, np.float32), "constant"))
+    graph = helper.make_graph(nodes, "graph", [value[0]], [value[1]], held)
+    assert same_range(graph) == {"cut": "clip", "relu": "clip", "moved": "clip"}
 
 
 @pytest.mark.parametrize("fixed", [1, 16])
@@ -91,8 +137,11 @@ def test_errors_name_the_model_the_tensor_and_the_image(tmp_path: Path) -> None:
         next(observe(model, ArraySamples(np.ones((1, 3, 9, 9), np.float32))))
     images = np.ones((9, 3, 8, 8), np.float32)
     images[6] = np.inf
-    with pytest.raises(BadData, match="on calibration image 6, but should be finite"):
-        collect(observe(model, ArraySamples(images), 4))
+    for look in (statistics, extremes):
+        with pytest.raises(BadData, match="tensor 'x': infinite on calibration image 6, but should be finite"):
+            look(model, ArraySamples(images))
+    with pytest.raises(BadData, match="tensor 'x': infinite on calibration image 86, but should be finite"):
+        extremes(model, ArraySamples(np.concatenate([images[:1]] * 80 + [images])))
 
 
 class Reader:
@@ -112,9 +161,7 @@ def assert_minmax_is_onnxruntimes(model: Path, samples: ArraySamples, tmp_path: 
 
     for dtype in ("u8s8", "int8"):
         kind = DTYPES[dtype]
-        ranges = {
-            name: method("minmax")(each, kind.quantizer) for name, each in collect(observe(model, samples, 1)).items()
-        }
+        ranges = {name: minmax(each, kind.quantizer) for name, each in extremes(model, samples).items()}
         quantize(model, Plan(kind, ranges, True), tmp_path / "ours.onnx")
         entry = onnx.load(model).graph.input[0].name
         quantize_static(
@@ -143,7 +190,9 @@ def assert_minmax_is_onnxruntimes(model: Path, samples: ArraySamples, tmp_path: 
 
 @pytest.mark.filterwarnings("ignore")  # onnxruntime's own code
 def test_minmax_is_onnxruntimes_own(tmp_path: Path) -> None:
+    assert len(IMAGES) > 2 * 7  # enough for the fast pass and then a few images exactly
     assert_minmax_is_onnxruntimes(small_model(tmp_path / "m.onnx"), IMAGES, tmp_path)
+    assert_minmax_is_onnxruntimes(small_model(tmp_path / "f.onnx", batch=1), IMAGES, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -152,7 +201,7 @@ def test_minmax_is_onnxruntimes_own_on_resnet8(tmp_path: Path) -> None:
     from ptq.backends.onnxruntime.prepare import prepare
 
     prepare(Path(ptq.models.__file__).with_name("digits_resnet8.onnx"), tmp_path / "p.onnx")
-    images = np.random.default_rng(0).integers(0, 256, size=(20, 32, 32, 3)).astype(np.float32)
+    images = np.random.default_rng(0).integers(0, 256, size=(60, 32, 32, 3)).astype(np.float32)
     assert_minmax_is_onnxruntimes(tmp_path / "p.onnx", ArraySamples(images), tmp_path)
 
 

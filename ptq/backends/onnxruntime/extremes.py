@@ -1,0 +1,61 @@
+"""extremes: min and max of every activation as onnxruntime's own calibrator finds them, in a third of its time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ptq.backends.onnxruntime.observe import BATCH, Exposed, each_batch, expose
+from ptq.backends.onnxruntime.same_range import same_range
+from ptq.calibration.statistics import Extremes, merge, span
+from ptq.models.onnx_file import load
+from ptq.samples import Float32, Samples
+
+
+def extremes(model: Path, samples: Samples) -> dict[str, Extremes]:
+    """Min and max of the input and of every float activation, by tensor name.
+
+    Found fast, then computed exactly: an optimized pass in batches (`observe.expose`) says which images hold the
+    extremes, and those few run again as ``quantize_static`` would run them, alone, through the graph as it stands. A
+    bound that no range could have, a min above 0 or a max below, is left as the fast pass saw it. A model with a batch
+    size of its own, and a set so small that most of it would run twice, is run exactly at once.
+
+    A tensor in `same_range` is given the extremes of its other. The min of what a Relu gives is given as 0.
+
+    Raises `BadModel` for a file that is no ONNX model with one input, `BadData` when the samples do not fit it or a
+    value is not finite.
+    """
+    graph = load(model).graph
+    known, rectified = same_range(graph), {node.output[0] for node in graph.node if node.op_type == "Relu"}
+    fast = expose(model, without=known, peaks=rectified)
+    exact = expose(model, exact=True, without=known)
+    if fast.fixed is None and len(samples) > 2 * len(fast.tensors):
+        seen = _exactly(merge(each_batch(fast, samples, span)), exact, samples)
+    else:
+        seen = merge(each_batch(exact, samples, span, 1))
+    seen |= {name: replace(each, min=0.0) for name, each in seen.items() if name in rectified}
+    return seen | {name: seen[source] for name, source in known.items() if source in seen}
+
+
+def _exactly(seen: dict[str, Extremes], exact: Exposed, samples: Samples) -> dict[str, Extremes]:
+    bounds = {name: ((each.min < 0, each.lowest), (each.max > 0, each.highest)) for name, each in seen.items()}
+    wanted = {index for pair in bounds.values() for matters, index in pair if matters}
+    for index, image in _chosen(samples, wanted):
+        values = exact(image)
+        for name, (low, high) in bounds.items():
+            if low == (True, index):
+                seen[name] = replace(seen[name], min=float(values[name].min()))
+            if high == (True, index):
+                seen[name] = replace(seen[name], max=float(values[name].max()))
+    return seen
+
+
+def _chosen(samples: Samples, wanted: Collection[int]) -> Iterator[tuple[int, Float32]]:
+    """Index and image, of shape (1, ...), of each one wanted, in order."""
+    first = 0
+    for images in samples.batches(BATCH):
+        for index in range(first, first + len(images)):
+            if index in wanted:
+                yield index, images[index - first : index - first + 1]
+        first += len(images)
