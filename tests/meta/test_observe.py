@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from ptq.backends.onnxruntime.correct import correct, moments, pool_globally  # noqa: E402
 from ptq.backends.onnxruntime.extremes import extremes  # noqa: E402
-from ptq.backends.onnxruntime.observe import observe  # noqa: E402
+from ptq.backends.onnxruntime.observe import expose, observe  # noqa: E402
 from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize  # noqa: E402
 from ptq.backends.onnxruntime.same_range import same_range  # noqa: E402
 from ptq.backends.onnxruntime.session import session  # noqa: E402
@@ -117,6 +117,59 @@ def test_a_tensor_with_another_reader_or_a_longer_way_to_its_cut(tmp_path: Path)
     held.append(numpy_helper.from_array(np.ones(4, np.float32), "constant"))
     graph = helper.make_graph(nodes, "graph", [value[0]], [value[1]], held)
     assert same_range(graph) == {"cut": "clip", "relu": "clip", "moved": "clip"}
+
+
+def test_peaks_hold_both_ends_of_every_map(tmp_path: Path) -> None:
+    model = small_model(tmp_path / "m.onnx")
+    images = next(IMAGES.batches(5))
+    whole, peaks = expose(model)(images), expose(model, peaks=True)(images)
+    assert list(whole) == list(peaks)
+    assert {name: each.shape for name, each in peaks.items() if name in ("c1", "r1", "c2", "p")} == {
+        "c1": (5, 16), "r1": (5, 8), "c2": (5, 16), "p": (5, 16)
+    }  # fmt: skip
+    for name, each in whole.items():
+        rows, held = each.reshape(5, -1), peaks[name].reshape(5, -1)
+        np.testing.assert_allclose(held.max(axis=1), rows.max(axis=1), rtol=1e-5, atol=1e-6)
+        if name != "r1":
+            np.testing.assert_allclose(held.min(axis=1), rows.min(axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_peaks_of_sequences_and_maps_in_one_model(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Neg", ["x"], ["map"]),
+        helper.make_node("Reshape", ["map", "shape"], ["line"]),
+        helper.make_node("Exp", ["line"], ["long"]),
+        helper.make_node("ReduceSum", ["long"], ["y"], keepdims=1),
+    ]
+    held = [numpy_helper.from_array(np.array([0, 4, 36], np.int64), "shape")]
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 6, 6])
+    exit_ = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 1])
+    graph = helper.make_graph(nodes, "graph", [entry], [exit_], held)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
+    images = np.random.default_rng(0).normal(size=(3, 4, 6, 6)).astype(np.float32)
+    seen = expose(tmp_path / "m.onnx", peaks=True)(images)
+    assert (seen["map"].max(), seen["map"].min()) == (-images.min(), -images.max())
+    assert seen["line"].shape == seen["long"].shape == (3, 8)
+    np.testing.assert_allclose([seen["long"].min(), seen["long"].max()], np.exp([-images.max(), -images.min()]), 1e-6)
+
+
+@pytest.mark.parametrize("n", [12, 90])  # run exactly at once; found by the fast pass
+def test_a_value_inside_the_model_that_is_not_finite_names_its_tensor(n: int, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[1, 1]),
+        helper.make_node("Sqrt", ["c"], ["root"]),
+        helper.make_node("Conv", ["root", "w"], ["d"], kernel_shape=[1, 1]),
+        helper.make_node("Relu", ["d"], ["y"]),
+    ]
+    held = [numpy_helper.from_array(np.full((4, 4, 1, 1), 0.1, np.float32), "w")]
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4, 6, 6]) for name in "xy"]
+    graph = helper.make_graph(nodes, "graph", [value[0]], [value[1]], held)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
+    images = np.ones((n, 4, 6, 6), np.float32)
+    images[n - 5, :, 3, 2] = -1
+    for look in (statistics, extremes):
+        with pytest.raises(BadData, match=f"tensor 'root': NaN on calibration image {n - 5}, but should be finite"):
+            look(tmp_path / "m.onnx", ArraySamples(images))
 
 
 @pytest.mark.parametrize("fixed", [1, 16])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from ptq.backends.onnxruntime.observe import BATCH, Exposed, each_batch, expose
 from ptq.backends.onnxruntime.same_range import same_range
 from ptq.calibration.statistics import Extremes, merge, span
+from ptq.errors import BadData
 from ptq.models.onnx_file import load
 from ptq.samples import Float32, Samples
 
@@ -27,15 +29,18 @@ def extremes(model: Path, samples: Samples) -> dict[str, Extremes]:
     value is not finite.
     """
     graph = load(model).graph
-    known, rectified = same_range(graph), {node.output[0] for node in graph.node if node.op_type == "Relu"}
-    fast = expose(model, without=known, peaks=rectified)
-    exact = expose(model, exact=True, without=known)
-    if fast.fixed is None and len(samples) > 2 * len(fast.tensors):
-        seen = _exactly(merge(each_batch(fast, samples, span)), exact, samples)
-    else:
+    other, rectified = same_range(graph), {node.output[0] for node in graph.node if node.op_type == "Relu"}
+    exact = expose(model, exact=True, without=other)
+    seen = None
+    if exact.fixed is None and len(samples) > 2 * len(exact.tensors):
+        fast = expose(model, without=other, peaks=True)
+        # what is not finite is looked for exactly: the first tensor that has it is named then
+        with contextlib.suppress(BadData):
+            seen = _exactly(merge(each_batch(fast, samples, span)), exact, samples)
+    if seen is None:
         seen = merge(each_batch(exact, samples, span, 1))
     seen |= {name: replace(each, min=0.0) for name, each in seen.items() if name in rectified}
-    return seen | {name: seen[source] for name, source in known.items() if source in seen}
+    return seen | {name: seen[source] for name, source in other.items() if source in seen}
 
 
 def _exactly(seen: dict[str, Extremes], exact: Exposed, samples: Samples) -> dict[str, Extremes]:
@@ -59,3 +64,5 @@ def _chosen(samples: Samples, wanted: Collection[int]) -> Iterator[tuple[int, Fl
             if index in wanted:
                 yield index, images[index - first : index - first + 1]
         first += len(images)
+        if first > max(wanted, default=-1):
+            return

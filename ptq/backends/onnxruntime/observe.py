@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +22,11 @@ _BUDGET = 256 * 1024 * 1024  # bytes of exposed activations alive at a time
 _MOST_AT_ONCE = 4  # batches
 
 
+_PEAKS = "ptq/peaks"
+
 T = TypeVar("T")
+Place = tuple[str, "slice | None"]
+"""The output a tensor comes out by, and its columns there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,32 +34,40 @@ class Exposed:
     """A float model whose activations are outputs.
 
     `entry` is the name of its input, `tensors` are the activations in the graph's order, each with the output it comes
-    out by, `fixed` is the model's own batch size, None when it varies. Called with images, it gives ``{tensor: float32
-    array of shape (n, ...)}``, the input among them; the arrays are the runtime's own.
+    out by and its columns there, None for the whole of it; `fixed` is the model's own batch size, None when it varies.
+    Called with images, it gives ``{tensor: float32 array of shape (n, ...)}``, the input among them; the arrays are the
+    runtime's own.
     """
 
     model: Path
     session: Any
     entry: str
-    tensors: Mapping[str, str]
+    tensors: Mapping[str, Place]
     fixed: int | None
 
     def __call__(self, images: Float32) -> dict[str, Float32]:
         size = self.fixed or len(images)
         short = size - len(images)
         full = np.concatenate([images, images[-1:].repeat(short, axis=0)]) if short else images
+        names = list(dict.fromkeys(name for name, _ in self.tensors.values()))
         try:
-            outputs: list[Float32] = self.session.run(list(self.tensors.values()), {self.entry: full})
+            outputs = dict(zip(names, self.session.run(names, {self.entry: full}), strict=True))
         except Exception as error:
             raise BadData(f"{self.model}: input of shape {full.shape} does not run ({_first_line(error)})") from error
-        # a tensor without a batch dimension counts as one image's own
-        kept = (each[: len(images)] if each.shape[:1] == (size,) else each[None] for each in outputs)
-        return {self.entry: images, **dict(zip(self.tensors, kept, strict=True))}
+        seen = {self.entry: images}
+        for tensor, (name, columns) in self.tensors.items():
+            # a tensor without a batch dimension counts as one image's own
+            rows = outputs[name][: len(images)] if outputs[name].shape[:1] == (size,) else outputs[name][None]
+            seen[tensor] = rows if columns is None else rows[:, columns]
+        return seen
 
 
-def expose(model: Path, exact: bool = False, without: Collection[str] = (), peaks: Collection[str] = ()) -> Exposed:
-    """`model` with every float activation exposed but those in `without`; of a feature map in `peaks`, only the
-    largest value of every channel, shape (n, channels, 1, ...): it is found where the map lies, which is not moved.
+def expose(model: Path, exact: bool = False, without: Collection[str] = (), peaks: bool = False) -> Exposed:
+    """`model` with every float activation exposed but those in `without`.
+
+    With `peaks`, feature maps inside the graph give only what their range follows from, shape (n, values): the largest
+    value of every channel and, but for what a Relu gives, the smallest. These are found where a map lies, in the
+    runtime's own layout, and the map is not moved; a NaN may be passed over.
 
     `exact`, and a model with a batch size of its own, runs the graph as onnxruntime's calibrators do: optimizations
     off, threads as they come; with one image at a time every bit is theirs. Otherwise the graph is optimized and runs
@@ -103,24 +115,27 @@ def observe(model: Path, samples: Samples, batch: int = BATCH) -> Iterator[dict[
 
 
 def each_batch(
-    exposed: Exposed, samples: Samples, use: Callable[[dict[str, Float32]], T], batch: int = BATCH
+    exposed: Exposed, samples: Samples, use: Callable[[dict[str, Float32]], T], batch: int = BATCH, spare: int = 0
 ) -> Iterator[T]:
     """What `use` makes of every batch `observe` would yield, in order.
 
-    `use` runs on the thread that ran the model, while the values are in its core's cache.
+    `use` runs on the thread that ran the model, while the values are in its core's cache. There are as many threads as
+    cores, less those to `spare` for the caller's own work.
     """
     if exposed.fixed is not None:
         yield from (use(exposed(images)) for images in samples.batches(exposed.fixed))
         return
     weight = sum(each.nbytes for each in exposed(next(iter(samples.batches(1)))).values())
-    at_once = max(1, min(_cores(), _MOST_AT_ONCE, _BUDGET // weight - 1))
-    batches = samples.batches(max(1, min(batch, _BUDGET // (weight * (at_once + 1)))))
+    at_once = max(1, min(_cores() - spare, _MOST_AT_ONCE, _BUDGET // weight - 1))
+    queue = at_once if spare else at_once + 1  # a busy caller is waited for; an idle one keeps another ready
+    size = max(1, min(batch, _BUDGET // (weight * (queue + 1))))
     with ThreadPoolExecutor(at_once) as pool:
         waiting: deque[Future[T]] = deque()
-        for images in batches:
+        for images in samples.batches(size):
+            ready = [waiting.popleft().result()] if len(waiting) == queue else []
             waiting.append(pool.submit(lambda images: use(exposed(images)), images))
-            if len(waiting) > at_once:
-                yield waiting.popleft().result()
+            while ready:
+                yield ready.pop()  # not held here while it is used: no more than `queue` and one are alive
         while waiting:
             yield waiting.popleft().result()
 
@@ -136,26 +151,61 @@ def _fixed_batch(model: Any) -> int | None:
     return shapes[0][0].dim_value or None if shapes and len(shapes[0]) else None
 
 
-def _expose(model: Any, without: Collection[str], peaks: Collection[str]) -> dict[str, str]:
-    """Make activations graph outputs; by tensor, in the graph's order, the names of these outputs."""
+def _expose(model: Any, without: Collection[str], peaks: bool) -> dict[str, Place]:
+    """Make activations graph outputs; by tensor, in the graph's order, where they come out."""
     from onnx import TensorProto, helper
 
     graph = model.graph
     known = {each.name: each for each in (*graph.value_info, *graph.output)}
     already = {each.name for each in graph.output}
-    exposed: dict[str, str] = {}
-    for tensor in [tensor for node in graph.node for tensor in node.output]:
-        info = known.get(tensor)
-        if info is None or info.type.tensor_type.elem_type != TensorProto.FLOAT or tensor in without:
-            continue
-        exposed[tensor] = tensor
-        if tensor in peaks and len(info.type.tensor_type.shape.dim) > 2:
-            exposed[tensor] = f"{tensor}/peaks"
-            graph.node.append(helper.make_node("GlobalMaxPool", [tensor], [exposed[tensor]], name=exposed[tensor]))
-            graph.output.append(helper.make_tensor_value_info(exposed[tensor], TensorProto.FLOAT, None))
-        elif tensor not in already:
-            graph.output.append(info)
+    exposed: dict[str, Place] = {}
+    pooled: dict[int, list[str]] = {}  # by rank: Concat joins tensors of one rank
+    columns: Counter[int] = Counter()
+    for node in list(graph.node):
+        for tensor in node.output:
+            info = known.get(tensor)
+            if info is None or info.type.tensor_type.elem_type != TensorProto.FLOAT or tensor in without:
+                continue
+            exposed[tensor] = tensor, None
+            if tensor in already:
+                continue
+            shape = info.type.tensor_type.shape.dim
+            if peaks and len(shape) > 2 and (channels := shape[1].dim_value) > 0:
+                rank = len(shape)
+                names = _pool(graph, tensor, channels, rank, smallest=node.op_type != "Relu")
+                end = columns[rank] + channels * len(names)
+                exposed[tensor] = f"{_PEAKS}{rank}", slice(columns[rank], end)
+                columns[rank] = end
+                pooled.setdefault(rank, []).extend(names)
+            else:
+                graph.output.append(info)
+    for rank, names in pooled.items():
+        name = f"{_PEAKS}{rank}"
+        graph.node.append(helper.make_node("Concat", names, [f"{name}/maps"], axis=1))
+        graph.node.append(helper.make_node("Flatten", [f"{name}/maps"], [name]))
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     return exposed
+
+
+def _pool(graph: Any, tensor: str, channels: int, rank: int, smallest: bool) -> list[str]:
+    """Add nodes that give the largest, and the smallest, value of every channel of a feature map; their outputs."""
+    from onnx import helper, numpy_helper
+
+    def add(kind: str, inputs: list[str], **attributes: object) -> str:
+        name = f"{_PEAKS}/{len(graph.node)}"
+        graph.node.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    outputs = [add("GlobalMaxPool", [tensor])]
+    if smallest:
+        # Neg would bring the map out of the layout that convolutions have; a depthwise convolution stays in it
+        minus = f"{_PEAKS}/minus{channels}x{rank}"
+        if minus not in {each.name for each in graph.initializer}:
+            weights = np.full((channels, 1, *[1] * (rank - 2)), -1, np.float32)
+            graph.initializer.append(numpy_helper.from_array(weights, minus))
+        turned = add("Conv", [tensor, minus], group=channels, kernel_shape=[1] * (rank - 2))
+        outputs.append(add("Neg", [add("GlobalMaxPool", [turned])]))
+    return outputs
 
 
 def _first_line(error: Exception) -> str:

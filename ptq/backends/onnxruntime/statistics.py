@@ -24,5 +24,5 @@ def statistics(
     """
     other = same_range(load(model).graph)
     exposed = expose(model, without=other)
-    seen = count(each_batch(exposed, samples, look, _BATCH), progress)
+    seen = count(each_batch(exposed, samples, look, _BATCH, spare=1), progress)
     return seen | {name: seen[source] for name, source in other.items() if source in seen}
