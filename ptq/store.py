@@ -84,11 +84,6 @@ class Store:
                 temporary.replace(path)
             return Entry(path, seconds, notes, made=True)
 
-    def find(self, kind: str, key: Key, suffix: str) -> Entry | None:
-        """The file of `key` if it was made already, else None."""
-        address = _address({**key, "kind": kind, "source": source_digest()})
-        return _entry(self.root / kind / address[:2] / (address + suffix))
-
     def usage(self) -> Iterator[tuple[str, int, int]]:
         """(kind, files, bytes) for every kind there is something of."""
         for kind in _KINDS:

@@ -224,11 +224,6 @@ def count(
     return {name: each.finish() for name, each in sorted(seen.items())}
 
 
-def extremes(batches: Iterable[Mapping[str, Float32]]) -> dict[str, Extremes]:
-    """The min and max that `collect` would find, by tensor name, for a fraction of its cost. Raises `BadData` as it."""
-    return merge(map(span, batches))
-
-
 def span(batch: Mapping[str, Float32]) -> tuple[int, dict[str, Span]]:
     """How many images a batch has, and the span of each of its tensors; a NaN is both min and max."""
     spans = {}

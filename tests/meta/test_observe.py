@@ -23,6 +23,7 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from ptq.backends.onnxruntime import OnnxRuntime  # noqa: E402
 from ptq.backends.onnxruntime.correct import correct, moments, pool_globally  # noqa: E402
 from ptq.backends.onnxruntime.extremes import extremes  # noqa: E402
 from ptq.backends.onnxruntime.observe import expose, observe  # noqa: E402
@@ -309,6 +310,33 @@ def test_the_corrected_model_is_nearer_to_the_float_model(dtype: str, per_channe
     scale, zero = (held[f"w1_{each}"].reshape(-1, 1, 1, 1) for each in ("scale", "zero_point"))
     real = (held["w1_quantized"].astype(np.float32) - zero) * scale
     assert np.allclose(real, source["w1"], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_corrected_int8_model_is_the_u8s8_one_moved_by_128(per_channel: bool, tmp_path: Path) -> None:
+    """Why the grid has one of them: as written, level for level, they are the same model."""
+    model, answers = small_model(tmp_path / "m.onnx"), []
+    for dtype in ("u8s8", "int8"):
+        kind = DTYPES[dtype]
+        ranges = {name: method("mse")(each, kind.quantizer) for name, each in statistics(model, IMAGES).items()}
+        overrides = correct(model, tmp_path / "c.onnx", moments(model, IMAGES), kind.weight_quantizer, per_channel)
+        quantize(tmp_path / "c.onnx", Plan(kind, ranges, per_channel, overrides=overrides), tmp_path / f"{dtype}.onnx")
+        answers.append(
+            session(tmp_path / f"{dtype}.onnx", optimize=False).run(None, {"x": next(IMAGES.batches(40))})[0]
+        )
+    assert np.array_equal(*answers)
+    one, other = (
+        {each.name: numpy_helper.to_array(each) for each in onnx.load(tmp_path / f"{dtype}.onnx").graph.initializer}
+        for dtype in ("u8s8", "int8")
+    )
+    for name, value in one.items():
+        moved = 128 if value.dtype == np.uint8 else 0
+        assert np.array_equal(value.astype(np.float64) - moved, other[name].astype(np.float64)), name
+    cases = {(case.dtype, case.method) for case in OnnxRuntime().cases("any")}
+    assert ("u8s8", "mse_gptq") in cases
+    assert ("int8", "mse_gptq") not in cases
+    assert ("int8", "mse") in cases
 
 
 def test_correction_leaves_excluded_nodes_alone_and_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ptq.calibration.histogram import HALF, Histogram, exponent_for
-from ptq.calibration.statistics import TensorStatistics, collect, extremes
+from ptq.calibration.statistics import TensorStatistics, collect, merge, span
 from ptq.errors import BadData
 from ptq.samples import Float32
 
@@ -78,7 +78,7 @@ def test_two_halves_merge_into_the_whole(images: Float32, cut: int) -> None:
 
 @given(tensors(), st.lists(st.integers(0, 10), max_size=4))
 def test_the_lighter_pass_finds_the_same_extremes(images: Float32, cuts: list[int]) -> None:
-    whole, light = collect(split(images, cuts))["x"], extremes(split(images, cuts))["x"]
+    whole, light = collect(split(images, cuts))["x"], merge(map(span, split(images, cuts)))["x"]
     assert (light.min, light.max) == (whole.min, whole.max)
     assert light.lowest == int(images.reshape(len(images), -1).min(axis=1).argmin())
     assert light.highest == int(images.reshape(len(images), -1).max(axis=1).argmax())
@@ -126,7 +126,7 @@ def test_a_value_that_is_not_finite_names_the_tensor_and_the_image(bad: float, w
     with pytest.raises(BadData, match=rf"tensor 'conv': {what} on calibration image 5, but should be finite"):
         collect(batches)
     with pytest.raises(BadData, match=rf"tensor 'conv': {what} on calibration image 5, but should be finite"):
-        extremes(batches)
+        merge(map(span, batches))
 
 
 def test_a_batch_is_let_go_before_the_next_large_one_is_made() -> None:
