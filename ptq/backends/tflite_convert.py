@@ -1,16 +1,11 @@
 """Conversion of a Keras model to TFLite by TensorFlow's own converter, float or fully int8.
 
-It runs in a process of its own, `python -m ptq.backends.tflite_convert`: TensorFlow logs below Python, where no filter
-reaches, takes half a gigabyte that the caller keeps otherwise, and orders by string hashes.
+It runs in a process of its own, see `ptq.models.tensorflow_process`.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptq.errors import BadModel, NotInstalled, PtqError
-from ptq.models.conversion import check_config
+from ptq.errors import BadModel, NotInstalled
+from ptq.models.keras_file import load_keras
+from ptq.models.tensorflow_process import answer, ask, one_line
 from ptq.samples import Float32, Samples
 from ptq.store import write_bytes
 
@@ -58,45 +54,14 @@ def convert_int8(source: Path, out: Path, samples: Samples, per_channel: bool, e
 def _run(job: dict[str, Any]) -> None:
     if importlib.util.find_spec("tensorflow") is None:
         raise NotInstalled("tensorflow is needed to convert to TFLite: not installed: pip install 'ptq[tf]'")
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    settings = {
-        "PYTHONHASHSEED": "0",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-        "KERAS_BACKEND": "tensorflow",
-        "CUDA_VISIBLE_DEVICES": "",
-        # Sums of floats must not depend on the cores there are.
-        "TF_NUM_INTRAOP_THREADS": "1",
-        "TF_NUM_INTEROP_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "ptq.backends.tflite_convert", json.dumps(job)],
-        env={**os.environ, **settings, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    last = (done.stdout.strip().splitlines() or [""])[-1]
-    if done.returncode or not last.startswith("{"):
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BadModel(f"{job['source']}: the conversion ended with exit code {done.returncode}: {said[:200]}")
-    answer = json.loads(last)
-    if "error" in answer:
-        raise BadModel(answer["error"])
+    ask("ptq.backends.tflite_convert", job)
 
 
 def _converter(job: dict[str, Any]) -> tf.lite.TFLiteConverter:
     source = Path(job["source"])
-    check_config(source)
-    import keras
     import tensorflow as tf
 
-    try:
-        model = keras.models.load_model(source, compile=False, safe_mode=True)
-    # Keras raises anything for a file it cannot use.
-    except Exception as error:
-        raise BadModel(f"{source}: Keras cannot load it ({_line(error)})") from error
+    model = load_keras(source)
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if "samples" not in job:
         return converter
@@ -116,24 +81,17 @@ def _converter(job: dict[str, Any]) -> tf.lite.TFLiteConverter:
     return converter
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _main(job: dict[str, Any]) -> dict[str, Any]:
-    """Does in its own process what was asked; the answer is the last line it prints."""
+def _work(job: dict[str, Any]) -> dict[str, Any]:
+    """Does in its own process what was asked."""
+    converter = _converter(job)
     try:
-        converter = _converter(job)
-        try:
-            content = converter.convert()
-        # The converter raises ConverterError, ValueError, RuntimeError, ...
-        except Exception as error:
-            raise BadModel(f"{job['source']}: TFLite's converter refuses it ({_line(error)})") from error
-        write_bytes(Path(job["out"]), bytes(content))
-    except PtqError as error:
-        return {"error": str(error)}
+        content = converter.convert()
+    # The converter raises ConverterError, ValueError, RuntimeError, ...
+    except Exception as error:
+        raise BadModel(f"{job['source']}: TFLite's converter refuses it ({one_line(error)})") from error
+    write_bytes(Path(job["out"]), bytes(content))
     return {}
 
 
 if __name__ == "__main__":
-    print(json.dumps(_main(json.loads(sys.argv[1]))))
+    answer(_work)

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from ptq.cli.subject import MODEL
-from ptq.models import conversion, onnx_to_torch
+from ptq.models import conversion, keras_file, onnx_to_torch
 
 CONVERTERS: dict[tuple[str, str], Callable[[Path, Path], object]] = {
-    **{(suffix, ".onnx"): conversion.convert for suffix in conversion.SUFFIXES},
+    **{(suffix, ".onnx"): conversion.convert for suffix in keras_file.SUFFIXES},
     (".onnx", ".pt"): onnx_to_torch.convert,
 }
 """(suffix from, suffix to) -> converter, which writes the target and returns the parity to print."""

@@ -15,7 +15,8 @@ from ptq.cases import FP32, Case
 from ptq.datasets.cifar10 import read
 from ptq.errors import BadModel
 from ptq.metrics.metric import Predictions
-from ptq.models.conversion import SUFFIXES, converted
+from ptq.models.conversion import converted
+from ptq.models.keras_file import SUFFIXES
 from ptq.pipeline import BATCH, backends
 from ptq.samples import ArraySamples
 from ptq.store import Store

@@ -1,19 +1,12 @@
 """Conversion of a Keras model (.h5, .keras) to ONNX through tf2onnx, checked against Keras.
 
-It runs in a process of its own, `python -m ptq.models.conversion`, for three reasons: tf2onnx orders nodes by Python's
-string hashes, so equal bytes need a fixed hash seed; TensorFlow logs below Python, where no filter reaches; and the
-caller's process stays free of it.
+It runs in a process of its own, see `ptq.models.tensorflow_process`.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 import re
-import subprocess
-import sys
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
@@ -24,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptq.errors import BadModel, NotInstalled, PtqError
+from ptq.errors import BadModel, NotInstalled
+from ptq.models.keras_file import SUFFIXES, load_keras
+from ptq.models.tensorflow_process import answer, ask, one_line
 from ptq.store import Store, file_digest, write_bytes
 
 if TYPE_CHECKING:
@@ -32,11 +27,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 17
-SUFFIXES = (".h5", ".hdf5", ".keras")
 TOLERANCE = 1e-4
-LARGEST_CONFIG = 64 << 20
-# What a config can name that is, or calls, code: Python functions, stored bytecode, functions by module path.
-_CODE = frozenset({"Lambda", "__lambda__", "function", "TFOpLambda", "SlicingOpLambda"})
 # A name tf2onnx made: counted up, differently in each process.
 _MADE_UP = re.compile(r".*__\d+(:\d+)?")
 
@@ -92,31 +83,8 @@ def convert(source: Path, out: Path, low: float = 0, high: float = 255, n: int =
         raise BadModel(f"{source}: no such file, but should be a Keras model ({', '.join(SUFFIXES)})")
     if (reason := missing()) is not None:
         raise NotInstalled(f"{source.name}: cannot be converted; {reason}")
-    job = json.dumps({"source": str(source), "out": str(out), "low": low, "high": high, "n": n, "seed": seed})
-    # This package as the caller sees it, whether it is installed or not.
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    quiet = {
-        "PYTHONHASHSEED": "0",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-        "KERAS_BACKEND": "tensorflow",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "ptq.models.conversion", job],
-        env={**os.environ, **quiet, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    last = (done.stdout.strip().splitlines() or [""])[-1]
-    if done.returncode or not last.startswith("{"):
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BadModel(f"{source}: the conversion ended with exit code {done.returncode}: {said[:200]}")
-    answer = json.loads(last)
-    if "error" in answer:
-        raise BadModel(answer["error"])
-    return Parity(**answer["parity"])
+    job = {"source": str(source), "out": str(out), "low": low, "high": high, "n": n, "seed": seed}
+    return Parity(**ask("ptq.models.conversion", job)["parity"])
 
 
 def converted(source: Path, store: Store) -> Path:
@@ -133,66 +101,10 @@ def converted(source: Path, store: Store) -> Path:
     return store.get("model", key, ".onnx", lambda out: {"parity": str(convert(source, out))}).path
 
 
-def check_config(source: Path) -> None:
-    """Raise `BadModel` unless the model's own description names Keras's classes only, and no code.
-
-    Read as JSON before Keras sees the file: safe mode has been bypassed before (CVE-2025-1550, CVE-2025-9906), and
-    did not always cover .h5.
-    """
-    for part in _parts(_config(source)):
-        name, module = part.get("class_name"), part.get("module")
-        if name in _CODE:
-            raise BadModel(
-                f"{source}: has a {name}, which is code to run, but should have Keras's own layers only; not loaded"
-            )
-        if module is not None and str(module).split(".")[0] != "keras":
-            raise BadModel(
-                f"{source}: names {str(module)[:60]}.{str(name)[:60]}, "
-                "but should name Keras's own classes only; not loaded"
-            )
-
-
-def _config(source: Path) -> Any:
-    """The JSON that describes a model: an attribute of an .h5, a member of a .keras."""
-    try:
-        if source.suffix == ".keras":
-            with zipfile.ZipFile(source) as archive, archive.open("config.json") as file:
-                text: str | bytes = file.read(LARGEST_CONFIG)
-        else:
-            import h5py
-
-            with h5py.File(source, "r") as file:
-                text = file.attrs["model_config"]
-        return json.loads(text)
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, RecursionError) as error:
-        raise BadModel(
-            f"{source}: not a whole Keras model ({_line(error)}); it should be saved by model.save()"
-        ) from error
-
-
-def _parts(config: Any) -> Iterator[dict[str, Any]]:
-    """Every dictionary in a config, at any depth."""
-    queue = [config]
-    while queue:
-        each = queue.pop()
-        if isinstance(each, dict):
-            yield each
-            queue.extend(each.values())
-        elif isinstance(each, list):
-            queue.extend(each)
-
-
 def _load(source: Path) -> keras.Model:
     if source.suffix not in SUFFIXES:
         raise BadModel(f"{source}: suffix {source.suffix!r}, but should be one of {', '.join(SUFFIXES)}")
-    check_config(source)
-    import keras
-
-    try:
-        model = keras.models.load_model(source, compile=False, safe_mode=True)
-    # Keras raises anything for a file it cannot use.
-    except Exception as error:
-        raise BadModel(f"{source}: Keras cannot load it ({_line(error)})") from error
+    model = load_keras(source)
     shape = model.inputs[0].shape
     if len(model.inputs) != 1 or model.inputs[0].dtype != "float32" or None in shape[1:]:
         raise BadModel(
@@ -211,7 +123,7 @@ def _to_onnx(model: keras.Model, source: Path) -> onnx.ModelProto:
     try:
         converted, _ = tf2onnx.convert.from_keras(model, input_signature=[signature], opset=OPSET)
     except Exception as error:
-        raise BadModel(f"{source}: tf2onnx cannot convert it ({_line(error)})") from error
+        raise BadModel(f"{source}: tf2onnx cannot convert it ({one_line(error)})") from error
     for value in (*converted.graph.input, *converted.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     # Names of unknown dimensions are counted up, differently in each run; preparation infers shapes anew.
@@ -296,23 +208,16 @@ def _parity(model: keras.Model, content: bytes, low: float, high: float, n: int,
     return Parity(float(np.abs(have - want).max()), float(np.abs(want).max()), float(same.mean()), n, low, high)
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _main(job: dict[str, Any]) -> dict[str, Any]:
-    """Does in its own process what `convert` was asked; the answer is the last line it prints."""
+def _work(job: dict[str, Any]) -> dict[str, Any]:
+    """Does in its own process what `convert` was asked."""
     source, out = Path(job["source"]), Path(job["out"])
-    try:
-        model = _load(source)
-        content: bytes = _to_onnx(model, source).SerializeToString(deterministic=True)
-        parity = _parity(model, content, job["low"], job["high"], job["n"], job["seed"])
-        parity.check(source.name)
-        write_bytes(out, content)
-    except PtqError as error:
-        return {"error": str(error)}
+    model = _load(source)
+    content: bytes = _to_onnx(model, source).SerializeToString(deterministic=True)
+    parity = _parity(model, content, job["low"], job["high"], job["n"], job["seed"])
+    parity.check(source.name)
+    write_bytes(out, content)
     return {"parity": asdict(parity)}
 
 
 if __name__ == "__main__":
-    print(json.dumps(_main(json.loads(sys.argv[1]))))
+    answer(_work)

@@ -217,8 +217,8 @@ def test_parity_that_is_not_near_is_an_error():
 @needs_tf
 def test_a_wrong_conversion_is_not_written(models, tmp_path):
     code = (
-        "import json, sys; from ptq.models import conversion; conversion.TOLERANCE = 0;"
-        "print(json.dumps(conversion._main(json.loads(sys.argv[1]))))"
+        "from ptq.models import conversion, tensorflow_process; conversion.TOLERANCE = 0;"
+        "tensorflow_process.answer(conversion._work)"
     )
     out = tmp_path / "out.onnx"
     job = {"source": str(models / "plain.h5"), "out": str(out), "low": 0, "high": 255, "n": 8, "seed": 0}
