@@ -299,8 +299,8 @@ class Pipeline:
         calibration = Calibration(samples, full, lambda: self.moments, lighter, self._chosen)
         notes = dict(backend.quantize(case, self.model, calibration, out))
         if passes:
-            notes["calibrate_seconds"] = repr(passes[0].seconds)
-            notes["calibrated_here"] = repr(passes[0].made)
+            notes["calibrate_seconds"] = repr(sum({each.path: each.seconds for each in passes}.values()))
+            notes["calibrated_here"] = repr(any(each.made for each in passes))
         return notes
 
     def _checked(self, samples: Samples) -> Iterator[Float32]:

@@ -44,7 +44,7 @@ from ptq.store import Store
 pytestmark = [pytest.mark.speed, pytest.mark.filterwarnings("ignore")]
 
 ROUNDS = 3
-SHORT_ROUNDS = 11  # where a round takes a second: the more, the less the machine's other work decides
+SHORT_ROUNDS = 21  # where a round takes a second: the more, the less the machine's other work decides
 METHODS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy", "mse": "Distribution"}
 """onnxruntime has no mse: its fourth method stands in for the time it takes."""
 GRID = list(product(METHODS, ("uint8", "u8s8"), (False, True)))

@@ -181,13 +181,13 @@ def _sums(values: Float32) -> tuple[Float32, Float32, list[tuple[float, float]]]
         # numpy adds each piece in an order of its own: its sum is the same alone and in company
         totals = [part.sum(axis=2) for part in parts if part.size]
         squares = [np.einsum("ijk,ijk->ij", part, part) for part in parts if part.size]
-    far = []
-    for part, total, square in zip((part for part in parts if part.size), totals, squares, strict=True):
-        for place in zip(*np.nonzero(~((square < _LARGE) & (square > 1 / _LARGE))), strict=True):
-            if part[place].any():
-                double = part[place].astype(np.float64)
-                far.append((float(double.sum()), float(np.square(double).sum())))
-            total[place] = square[place] = 0
+        far = []
+        for part, total, square in zip((part for part in parts if part.size), totals, squares, strict=True):
+            for place in zip(*np.nonzero(~((square < _LARGE) & (square > 1 / _LARGE))), strict=True):
+                if part[place].any():
+                    double = part[place].astype(np.float64)
+                    far.append((float(double.sum()), float(np.square(double).sum())))
+                total[place] = square[place] = 0
     return np.concatenate(totals, axis=1), np.concatenate(squares, axis=1), far
 
 
@@ -215,9 +215,9 @@ def count(
     scratch = _Scratch()
     images = 0
     for n, batch in looks:
-        for name, each in batch.items():
-            _check_finite(name, each.span, images)
-            seen.setdefault(name, _Accumulator()).add(each, scratch)
+        for name in batch:
+            _check_finite(name, batch[name].span, images)
+            seen.setdefault(name, _Accumulator()).add(batch[name], scratch)
         images += n
         progress(images)
         del batch  # before the next one is made

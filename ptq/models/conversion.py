@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,8 @@ def convert(source: Path, out: Path, low: float = 0, high: float = 255, n: int =
 
     Input layout and dtype stay (NHWC, float32), the batch dimension varies and is called N, opset `OPSET`; Conv and
     BatchNormalization are left as tf2onnx leaves them, Conv, Mul, Add. The same file, versions and platform give the
-    same bytes. Nothing is written unless the two models agree (`Parity.check`).
+    same bytes, but for a model with loops or branches inside. Nothing is written unless the two models agree
+    (`Parity.check`).
 
     Raises `NotInstalled` without tensorflow or tf2onnx; `BadModel` when the file is not a Keras model, when it names
     code to run (a Lambda layer, a class from outside Keras: nothing of it is run), has other than one float32 input
@@ -138,10 +140,11 @@ def _canonical(graph: onnx.GraphProto) -> None:
 
     tf2onnx keeps its nodes in sets of objects, so by address: which of two equal constants stays, what numbers its
     own names get (``const_fold_opt__147``) and, as it sorts by name, the order of the nodes differ between processes.
-    Depth first from the outputs is an order, and the first reader of a weight a name, that do not.
+    Depth first from the outputs is an order, and the first reader of a weight a name, that do not. What is inside a
+    loop or a branch (a recurrent layer's, say) stays as it is.
     """
     fixed = {value.name for value in (*graph.input, *graph.output)} | set(_outer_names(graph))
-    producer = {name: node for node in graph.node for name in node.output}
+    producer = {name: node for node in graph.node for name in node.output if name}
     ordered: list[onnx.NodeProto] = []
     done: set[int] = set()
     stack = [producer[value.name] for value in reversed(graph.output) if value.name in producer]
@@ -156,12 +159,15 @@ def _canonical(graph: onnx.GraphProto) -> None:
     readers = Counter(name for node in ordered for name in node.input)
     weights = {each.name: each for each in graph.initializer}
     names: dict[str, str] = {}
+    taken = fixed | {name for node in graph.node for each in _subgraphs(node) for name in _defined(each)}
 
     def named(name: str, kind: str) -> str:
         if name and name not in names:
             # A weight with several readers may have been several equal ones, each with a name of its own.
             own = name in fixed or not (_MADE_UP.fullmatch(name) or (name in weights and readers[name] > 1))
-            names[name] = name if own else f"{kind}__{len(names)}"
+            made = next(each for number in count(len(names)) if (each := f"{kind}__{number}") not in taken)
+            names[name] = name if own else made
+            taken.add(names[name])
         return names.get(name, "")
 
     for node in ordered:
@@ -186,6 +192,15 @@ def _reads(node: onnx.NodeProto) -> list[str]:
 
 def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     return [graph for each in node.attribute for graph in (*each.graphs, *([each.g] if each.HasField("g") else []))]
+
+
+def _defined(graph: onnx.GraphProto) -> Iterator[str]:
+    """Every name a graph and what is inside it makes."""
+    yield from (each.name for each in (*graph.input, *graph.initializer))
+    for node in graph.node:
+        yield from node.output
+        for each in _subgraphs(node):
+            yield from _defined(each)
 
 
 def _outer_names(graph: onnx.GraphProto) -> Iterator[str]:

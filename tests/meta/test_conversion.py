@@ -154,6 +154,27 @@ def test_names_and_order_come_from_the_structure_alone(random):
     ]
 
 
+def test_names_left_out_and_names_that_are_taken() -> None:
+    """An optional output nobody asked for is no producer; a made name is none that a branch reads."""
+    weights = [numpy_helper.from_array(np.array([each], np.float32), f"const__{each}") for each in (77, 1)]
+    result = helper.make_tensor_value_info("in", onnx.TensorProto.FLOAT, [1])
+    inner = helper.make_graph([helper.make_node("Neg", ["const__1"], ["in"])], "then", [], [result])
+    nodes = [
+        helper.make_node("Add", ["x", "const__77"], ["s"]),
+        helper.make_node("GRU", ["s", "w", "r", "", ""], ["", "h"], name="gru"),
+        helper.make_node("If", ["condition"], ["b"], name="if", then_branch=inner, else_branch=inner),
+        helper.make_node("Sum", ["h", "b"], ["y"], name="sum"),
+    ]
+    value = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "w", "r", "condition", "y")
+    ]
+    graph = helper.make_graph(nodes, "graph", value[:-1], value[-1:], weights)
+    conversion._canonical(graph)
+    assert [node.op_type for node in graph.node] == ["Add", "GRU", "If", "Sum"]
+    assert sorted({each.name: numpy_helper.to_array(each).item() for each in graph.initializer}.values()) == [1, 77]
+    assert next(each.name for each in graph.initializer if numpy_helper.to_array(each) == 1) == "const__1"
+
+
 @needs_tf
 def test_a_layer_with_code_is_refused_and_runs_nothing(models, tmp_path):
     for name in ("lambda.keras", "lambda.h5"):

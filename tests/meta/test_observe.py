@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from ptq.backends.onnxruntime import OnnxRuntime  # noqa: E402
 from ptq.backends.onnxruntime.correct import correct, moments, pool_globally  # noqa: E402
 from ptq.backends.onnxruntime.extremes import extremes  # noqa: E402
-from ptq.backends.onnxruntime.observe import expose, observe  # noqa: E402
+from ptq.backends.onnxruntime.observe import _CARRY_NAN, each_batch, expose, observe  # noqa: E402
 from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize  # noqa: E402
 from ptq.backends.onnxruntime.same_range import same_range  # noqa: E402
 from ptq.backends.onnxruntime.session import session  # noqa: E402
@@ -150,8 +150,117 @@ def test_peaks_of_sequences_and_maps_in_one_model(tmp_path: Path) -> None:
     images = np.random.default_rng(0).normal(size=(3, 4, 6, 6)).astype(np.float32)
     seen = expose(tmp_path / "m.onnx", peaks=True)(images)
     assert (seen["map"].max(), seen["map"].min()) == (-images.min(), -images.max())
-    assert seen["line"].shape == seen["long"].shape == (3, 8)
+    assert seen["line"].shape == seen["long"].shape == (3, 12)
     np.testing.assert_allclose([seen["long"].min(), seen["long"].max()], np.exp([-images.max(), -images.min()]), 1e-6)
+
+
+def model_of(path: Path, nodes: list[Any], shape: list[Any], exit_shape: list[Any], held: Any = ()) -> Path:
+    """Input x, output y."""
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    exit_ = helper.make_tensor_value_info("y", TensorProto.FLOAT, exit_shape)
+    graph = helper.make_graph(nodes, "graph", [entry], [exit_], list(held))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def truth(model: Path, samples: ArraySamples) -> dict[str, tuple[float, float]]:
+    """Every image alone, through the graph as it stands."""
+    exposed = expose(model, exact=True)
+    every = [exposed(image) for image in samples.batches(1)]
+    return {
+        name: (min(float(x[name].min()) for x in every), max(float(x[name].max()) for x in every)) for name in every[0]
+    }
+
+
+@pytest.mark.parametrize("kind", ["sequence first", "more rows than images", "silu"])
+def test_extremes_are_the_truth_where_images_are_not_rows(kind: str, tmp_path: Path) -> None:
+    node, held = helper.make_node, [numpy_helper.from_array(np.array([-1, 3, 4], np.int64), "shape")]
+    nodes = {
+        "sequence first": [
+            node("Transpose", ["x"], ["s"], perm=[1, 0, 2]),
+            node("Mul", ["s", "s"], ["t"]),
+            node("Transpose", ["t"], ["u"], perm=[1, 0, 2]),
+            node("Neg", ["u"], ["y"]),
+        ],
+        "more rows than images": [
+            node("Reshape", ["x", "shape"], ["r"]),
+            node("Sin", ["r"], ["t"]),
+            node("Neg", ["t"], ["y"]),
+        ],
+        "silu": [node("Sigmoid", ["x"], ["g"]), node("Mul", ["x", "g"], ["t"]), node("Neg", ["t"], ["y"])],
+    }[kind]  # fmt: skip
+    model = model_of(tmp_path / "m.onnx", nodes, ["n", 6, 4], [None, None, None], held)
+    samples = ArraySamples(np.random.default_rng(0).normal(size=(90, 6, 4)).astype(np.float32) * 3)
+    seen, want = extremes(model, samples), truth(model, samples)
+    for name in ("x", "t", "y"):
+        np.testing.assert_allclose((seen[name].min, seen[name].max), want[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (3, 2), (5, 5)])
+def test_a_nan_that_a_pool_passes_over_is_found(place: tuple[int, int], tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[1, 1]),
+        helper.make_node("Sqrt", ["c"], ["root"]),
+        helper.make_node("MaxPool", ["root"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Neg", ["f"], ["y"]),
+    ]
+    held = [numpy_helper.from_array(np.full((4, 4, 1, 1), 0.1, np.float32), "w")]
+    model = model_of(tmp_path / "m.onnx", nodes, ["n", 4, 6, 6], ["n", 36], held)
+    images = np.ones((90, 4, 6, 6), np.float32)
+    images[5, :, place[0], place[1]] = -1
+    with pytest.raises(BadData, match="tensor 'root': NaN on calibration image 5, but should be finite"):
+        extremes(model, ArraySamples(images))
+
+
+@pytest.mark.parametrize("kind", sorted(_CARRY_NAN))
+def test_what_is_said_to_carry_a_nan_does(kind: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    square, four = generator.normal(size=(6, 6)).astype(np.float32), generator.normal(size=4).astype(np.float32)
+    more: dict[str, tuple[list[np.ndarray], dict[str, Any]]] = {
+        "AveragePool": ([], {"kernel_shape": [2, 2]}),
+        "BatchNormalization": ([four, four, four, np.abs(four)], {}),
+        "Concat": ([np.zeros((4, 4, 6, 6), np.float32)], {"axis": 1}),
+        "Conv": ([generator.normal(size=(4, 4, 1, 1)).astype(np.float32)], {"kernel_shape": [1, 1]}),
+        "Gemm": ([square], {}),
+        "MatMul": ([square], {}),
+        "Reshape": ([np.array([-1, 36], np.int64)], {}),
+        **{each: ([np.ones(1, np.float32)], {}) for each in ("Add", "Mul", "Sub")},
+    }
+    values, attributes = more.get(kind, ([], {}))
+    held = [numpy_helper.from_array(each, f"w{index}") for index, each in enumerate(values)]
+    node = helper.make_node(kind, ["x", *(each.name for each in held)], ["y"], **attributes)
+    shape = [4, 6] if kind == "Gemm" else [4, 4, 6, 6]
+    model = model_of(
+        tmp_path / "m.onnx", [node], shape, [None] * (2 if kind in ("Gemm", "Reshape", "Flatten") else 4), held
+    )
+    images = generator.normal(size=shape).astype(np.float32)
+    images.reshape(4, -1)[2, 3] = np.nan
+    for optimize in (True, False):
+        (answer,) = session(model, optimize=optimize).run(None, {"x": images})
+        assert np.isnan(answer).any()
+
+
+def test_large_maps_take_smaller_batches_with_peaks_too(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Tanh", ["x" if i == 0 else f"t{i}"], [f"t{i + 1}" if i < 4 else "m"]) for i in range(5)]
+    nodes.append(helper.make_node("ReduceMean", ["m"], ["y"], axes=[1, 2, 3], keepdims=0))
+    model = model_of(tmp_path / "m.onnx", nodes, ["n", 16, 256, 256], ["n"])
+    exposed = expose(model, peaks=True)
+    assert exposed.batched
+    assert exposed.inside == 5 * 4 * 16 * 256 * 256
+    sizes = [
+        len(seen["x"]) for seen in each_batch(exposed, ArraySamples(np.zeros((8, 16, 256, 256), np.float32)), dict)
+    ]
+    assert sizes == [1] * 8
+
+
+def test_no_samples_is_an_error(tmp_path: Path) -> None:
+    class Nothing(ArraySamples):
+        def batches(self, size: int) -> Iterator[Float32]:
+            return iter(())
+
+    with pytest.raises(BadData, match="0 calibration samples, but should be at least 1"):
+        statistics(small_model(tmp_path / "m.onnx"), Nothing(IMAGES.inputs))
 
 
 @pytest.mark.parametrize("n", [12, 90])  # run exactly at once; found by the fast pass

@@ -45,6 +45,17 @@ def test_a_certain_answer_stays_certain(dtype: str, model: Path, tmp_path: Path)
     assert held["p_zero_point"] == DTYPES[dtype].quantizer.qmin
 
 
+def test_each_of_two_nameless_softmaxes_has_the_scale(model: Path, tmp_path: Path) -> None:
+    changed = onnx.load(model)
+    changed.graph.node[1].name = ""
+    changed.graph.node.append(helper.make_node("Softmax", ["logits"], ["q"]))
+    changed.graph.output.append(helper.make_tensor_value_info("q", TensorProto.FLOAT, ["n", 3]))
+    onnx.save(changed, model)
+    quantize(model, Plan(DTYPES["u8s8"], {**RANGES, "q": (0.0, 1.0)}, False), tmp_path / "q.onnx")
+    held = {each.name: numpy_helper.to_array(each) for each in onnx.load(tmp_path / "q.onnx").graph.initializer}
+    assert held["p_scale"] == held["q_scale"] < np.float32(1 / 255)
+
+
 def test_a_softmax_in_float_is_left_alone(model: Path, tmp_path: Path) -> None:
     quantize(model, Plan(DTYPES["u8s8"], RANGES, False, exclude=["s"]), tmp_path / "q.onnx")
     assert "p_scale" not in {each.name for each in onnx.load(tmp_path / "q.onnx").graph.initializer}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -130,23 +131,18 @@ def test_a_value_that_is_not_finite_names_the_tensor_and_the_image(bad: float, w
 
 
 def test_a_batch_is_let_go_before_the_next_large_one_is_made() -> None:
-    alive = 0
-    most = 0
-
-    class Large(dict[str, Float32]):
-        def __del__(self) -> None:
-            nonlocal alive
-            alive -= 1
+    alive: list[weakref.ref[Float32]] = []
 
     def batches() -> Iterator[dict[str, Float32]]:
-        nonlocal alive, most
         for _ in range(4):
-            alive += 1
-            most = max(most, alive)
-            yield Large(x=np.ones((1, 20_000_000), np.float32))
+            assert not any(each() is not None for each in alive)
+            batch = {name: np.ones((1, 2_000_000), np.float32) for name in "xy"}
+            alive.extend(weakref.ref(each) for each in batch.values())
+            yield batch
+            del batch
 
     collect(batches())
-    assert most == 1
+    assert len(alive) == 8
 
 
 def test_sums_are_exact_over_images() -> None:

@@ -111,5 +111,9 @@ def _softmax(prepared: Path, plan: Plan) -> Overrides:
         "zero_point": np.array(zero, np.int8 if plan.dtype.quantizer.signed else np.uint8),
     }
     graph = load(prepared).graph
-    names = {node.name: node.output[0] for node in graph.node if node.op_type == "Softmax"}
-    return {output: [grid] for name, output in names.items() if name not in plan.exclude}
+    known = {each.name for each in (*graph.value_info, *graph.output)}
+    return {
+        node.output[0]: [grid]
+        for node in graph.node
+        if node.op_type == "Softmax" and node.output[0] in known and node.name not in plan.exclude
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ptq.backends.onnxruntime.observe import each_batch, expose
@@ -14,9 +13,7 @@ from ptq.samples import Samples
 _BATCH = 32  # counting costs a little for every tensor of every batch, and pays for larger ones
 
 
-def statistics(
-    model: Path, samples: Samples, progress: Callable[[int], None] = lambda images: None
-) -> dict[str, TensorStatistics]:
+def statistics(model: Path, samples: Samples) -> dict[str, TensorStatistics]:
     """Statistics of the input and of every float activation, by tensor name.
 
     A tensor in `same_range` is given those of its other. Raises `BadModel` for a file that is no ONNX model with one
@@ -24,5 +21,5 @@ def statistics(
     """
     other = same_range(load(model).graph)
     exposed = expose(model, without=other)
-    seen = count(each_batch(exposed, samples, look, _BATCH, spare=1), progress)
+    seen = count(each_batch(exposed, samples, look, _BATCH, spare=1))
     return seen | {name: seen[source] for name, source in other.items() if source in seen}
