@@ -186,6 +186,16 @@ class Pipeline:
         return self.store.get("statistics", key, ".json", make)
 
     @cached_property
+    def extremes(self) -> Mapping[str, Extremes]:
+        """By tensor name, its smallest and largest value over the calibration samples."""
+        return {name: Extremes(*bounds) for name, bounds in load_ranges(self.extremes_entry.path).items()}
+
+    @property
+    def has_lighter_pass(self) -> bool:
+        """Whether `extremes` costs less than `statistics`: not for a model that takes one image at a time anyway."""
+        return self.fixed_batch is None
+
+    @cached_property
     def moments(self) -> Mapping[str, Moments]:
         """By a layer's output tensor, the moments of its patches: one more pass, for the methods that correct."""
         key = {**self._pass_key(), "of": "moments"}
@@ -291,11 +301,10 @@ class Pipeline:
 
         def light() -> Mapping[str, Extremes]:
             passes.append(self.extremes_entry)
-            return {name: Extremes(*bounds) for name, bounds in load_ranges(self.extremes_entry.path).items()}
+            return self.extremes
 
         samples = self.calibration_samples if case.is_float else self.checked_calibration_samples
-        # alone in its batch, an image costs about the same either way, and the statistics serve every method
-        lighter = light if self.fixed_batch is None else None
+        lighter = light if self.has_lighter_pass else None
         calibration = Calibration(samples, full, lambda: self.moments, lighter, self._chosen)
         notes = dict(backend.quantize(case, self.model, calibration, out))
         if passes:

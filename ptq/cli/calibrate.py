@@ -67,7 +67,9 @@ def model(
         save_statistics(statistics, seen)
         click.echo(f"wrote {statistics}")
     if ranges is not None:
-        save_ranges(ranges, Calibration(samples, lambda: seen).ranges(method, DTYPES[dtype].quantizer))
+        lighter = (lambda: pipeline.extremes) if pipeline.has_lighter_pass else None
+        calibration = Calibration(samples, lambda: seen, extremes=lighter)
+        save_ranges(ranges, calibration.ranges(method, DTYPES[dtype].quantizer))
         click.echo(f"wrote {ranges} ({method}, {dtype})")
     _show(dict(seen), dtype, pictures)
 

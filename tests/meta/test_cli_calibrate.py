@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cifar10_files import write
+from onnxruntime.quantization import quantize_static
 from onnxruntime.quantization.calibrate import load_tensors_data
 
+from ptq.backends.onnxruntime.prepare import prepare
 from ptq.cli import main
+from ptq.models.onnx_file import signature
 from ptq.workloads.digits import MODEL
 
 
@@ -44,6 +47,29 @@ def test_what_it_writes_it_reads_and_onnxruntime_too(
     )]  # fmt: skip
     table = said[said.index("tensor ") :]
     assert all(each.endswith(table) for each in shown)
+
+
+@pytest.mark.filterwarnings("ignore")  # onnxruntime's own code
+def test_its_minmax_is_that_of_quantize_static(
+    store_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensor, ranges = tmp_path / "c.npy", tmp_path / "r.json"
+    images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3)).astype(np.float32)
+    np.save(tensor, images)
+    prepare(MODEL, tmp_path / "p.onnx")
+    entry = signature(tmp_path / "p.onnx").name
+
+    class Reader:
+        left = iter(images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self.left, None)
+            return None if image is None else {entry: image[None]}
+
+    assert run(capsys, "calibrate", "model", MODEL, "--data", tensor, "--ranges", ranges)[0] == 0
+    quantize_static(str(tmp_path / "p.onnx"), str(tmp_path / "theirs.onnx"), Reader())
+    quantize_static(str(tmp_path / "p.onnx"), str(tmp_path / "ours.onnx"), None, calibration_cache_path=ranges)
+    assert (tmp_path / "ours.onnx").read_bytes() == (tmp_path / "theirs.onnx").read_bytes()
 
 
 @pytest.mark.parametrize(
