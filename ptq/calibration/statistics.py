@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -106,12 +106,13 @@ class _Accumulator:
 
     def add(self, look: Look, scratch: _Scratch) -> None:
         """Take in a tensor of one batch, which is finite."""
-        low, _, high, _ = look.span
+        values, (low, _, high, _) = look
         self.min, self.max = min(self.min, low), max(self.max, high)
-        self.count += look.values.size
-        self.sum.add(look.totals)
-        self.squares.add(look.squares)
-        for total, square in look.far:
+        self.count += values.size
+        totals, squares, far = _sums(values)
+        self.sum.add(totals)
+        self.squares.add(squares)
+        for total, square in far:
             self.sum.add_double(total)
             self.squares.add_double(square)
         exponent = histogram.exponent_for(max(-low, high))
@@ -119,7 +120,7 @@ class _Accumulator:
             self.counts[: 2 * HALF] = self.histogram().coarser(exponent).counts
             self.counts[2 * HALF :] = 0
             self.exponent = exponent
-        scale, flat = np.float32(2.0**-self.exponent), look.values.reshape(-1)
+        scale, flat = np.float32(2.0**-self.exponent), values.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
             chunk = flat[start : start + _CHUNK]
             n = chunk.size
@@ -151,29 +152,22 @@ Span = tuple[float, int, float, int]
 """Min of a tensor in one batch, the index in it of the first image that holds it; max, and its image's index."""
 
 
-@dataclass(frozen=True, eq=False)
-class Look:
-    """One tensor in one batch, and what can be said of it on whatever thread it was made.
-
-    `totals` and `squares` are sums of pieces of each image and of their squares, shape (images, pieces). Pieces that
-    are too large or too small to be squared in float32 are 0 there, and their sums, in float64, are in `far`.
-    """
-
-    values: Float32
-    span: Span
-    totals: Float32
-    squares: Float32
-    far: Sequence[tuple[float, float]]
+Look = tuple[Float32, Span]
+"""A tensor in one batch, and its span, which is cheapest to find where the tensor was just made."""
 
 
 def look(batch: Mapping[str, Float32]) -> tuple[int, dict[str, Look]]:
     """How many images a batch of ``{tensor: float32 array of shape (images, ...)}`` has, and its tensors that are not
     empty."""
     images, spans = span(batch)
-    return images, {name: Look(batch[name], each, *_sums(batch[name])) for name, each in spans.items()}
+    return images, {name: (batch[name], each) for name, each in spans.items()}
 
 
 def _sums(values: Float32) -> tuple[Float32, Float32, list[tuple[float, float]]]:
+    """Sums of pieces of each image and of their squares, shape (images, pieces).
+
+    Pieces that are too large or too small to be squared in float32 are 0 there; their two sums, in float64, follow.
+    """
     rows = np.ascontiguousarray(values).reshape(len(values) if values.ndim else 1, -1)
     whole = rows.shape[1] // _PIECE * _PIECE
     parts = [rows[:, :whole].reshape(len(rows), -1, _PIECE), rows[:, None, whole:]]
@@ -216,7 +210,7 @@ def count(
     images = 0
     for n, batch in looks:
         for name in batch:
-            _check_finite(name, batch[name].span, images)
+            _check_finite(name, batch[name][1], images)
             seen.setdefault(name, _Accumulator()).add(batch[name], scratch)
         images += n
         progress(images)

@@ -10,7 +10,7 @@ from ptq.calibration.statistics import TensorStatistics, count, look
 from ptq.models.onnx_file import load
 from ptq.samples import Samples
 
-_BATCH = 32  # counting costs a little for every tensor of every batch, and pays for larger ones
+_BATCH = 48  # counting costs a little for every tensor of every batch, and pays for larger ones
 
 
 def statistics(model: Path, samples: Samples) -> dict[str, TensorStatistics]:
