@@ -13,6 +13,16 @@ from ptq.metrics.top1 import Top1
 from ptq.samples import Samples
 from ptq.store import Store
 
+SAME_MODEL: Mapping[tuple[str, str, str], str] = {
+    ("onnxruntime", "int8", "mse_gptq"): "level for level u8s8 mse_gptq moved by 128, which runs in integer on x86 too",
+}
+"""By (backend, dtype, method), cases that say again what another says, and why: made when asked for, not listed."""
+
+
+def listed(case: Case) -> bool:
+    """Every case that excludes no node and is not the same model as another (`SAME_MODEL`)."""
+    return case.exclude == NONE and (case.backend, case.dtype, case.method) not in SAME_MODEL
+
 
 @dataclass(frozen=True)
 class Source:
@@ -48,7 +58,7 @@ class Workload:
     calibration, evaluation: `Samples`, or functions that read them; read once a process, at first use.
     contract: what every input batch must be.
     metric: how outputs are scored; top-1 accuracy by default.
-    include: which of the backends' cases to list; by default all that exclude no node.
+    include: which of the backends' cases to list; by default `listed`.
     artifacts: quantized models made elsewhere, by name; the name is the `method` of their case.
     exclude: what the cases with ``exclude=auto`` keep in float: names of nodes, patterns as `fnmatch` has them, and
         ``auto`` for what the statistics propose.
@@ -65,7 +75,7 @@ class Workload:
     evaluation: Samples | Callable[[], Samples]
     contract: InputContract
     metric: Metric = field(default_factory=Top1)
-    include: Callable[[Case], bool] = lambda case: case.exclude == NONE
+    include: Callable[[Case], bool] = listed
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     exclude: tuple[str, ...] = ("auto",)
     as_evaluated: Callable[[], Samples] | None = None

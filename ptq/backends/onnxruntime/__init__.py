@@ -35,9 +35,7 @@ class OnnxRuntime:
     def cases(self, workload: str) -> Iterable[Case]:
         yield Case(workload, self.name, FP32)
         for exclude, dtype, method, granularity in product(("none", "auto"), DTYPES, methods(), ("tensor", "channel")):
-            # int8 is u8s8 moved by 128, level for level: the corrected model is listed once, where it runs in integer
-            if not (dtype == "int8" and corrects(method)):
-                yield Case(workload, self.name, dtype, method, granularity, exclude)
+            yield Case(workload, self.name, dtype, method, granularity, exclude)
 
     def unsupported(self, case: Case) -> str | None:
         return None
