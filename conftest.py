@@ -15,11 +15,12 @@ pytest_plugins = ["pytester"]
 SUITES = {"accuracy", "preprocessing", "structure", "latency", "speed", "or"}
 
 
-def pytest_ptq_workloads(data: Path | None) -> Sequence[ptq.Workload]:
-    return ptq.builtin_workloads(data)
+def pytest_ptq_workloads(config: pytest.Config, data: Path | None) -> Sequence[ptq.Workload]:
+    """Of this repository alone: the shipped suite lies in it, and may be run from elsewhere."""
+    return ptq.builtin_workloads(data) if config.rootpath == Path(__file__).parent else []
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """``-m accuracy`` and its like judge models: the tests of ptq itself, in tests/meta, are not even imported."""
+    """``-m accuracy`` and its like judge models: those of ptq and its backends are not even imported."""
     words = set(re.findall(r"\w+", config.option.markexpr))
-    return True if collection_path.name == "meta" and words and words <= SUITES else None
+    return True if collection_path.name in ("meta", "conformance") and words and words <= SUITES else None

@@ -25,3 +25,14 @@ class BadData(PtqError):
 
 class BadModel(PtqError):
     """A model file cannot be used; the message names it and the fact."""
+
+
+def one_line(error: BaseException | str, most: int = 200) -> str:
+    """What a library said, as text of one line: control characters and line breaks become spaces, the end is cut.
+
+    An error without a message is called by its type.
+    """
+    text = str(error).strip() or type(error).__name__
+    words = "".join(char if char.isprintable() else " " for char in text).split()
+    said = " ".join(words)
+    return said if len(said) <= most else said[: most - 1].rsplit(" ", 1)[0] + "…"

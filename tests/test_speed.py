@@ -28,18 +28,20 @@ import onnxruntime
 import pytest
 
 import ptq
-from ptq.backends.onnxruntime.extremes import extremes
-from ptq.backends.onnxruntime.observe import expose
-from ptq.backends.onnxruntime.prepare import prepare
-from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
-from ptq.backends.onnxruntime.session import session
-from ptq.backends.onnxruntime.statistics import statistics
-from ptq.calibration.calibration import Calibration
+from ptq.backends.onnxruntime.quantize import Plan, quantize
+from ptq.calibration.expose import expose
+from ptq.calibration.extremes import extremes
+from ptq.calibration.prepare import prepare
+from ptq.calibration.statistics_pass import statistics
+from ptq.data.samples import Float32, Samples
+from ptq.engine.pipeline import Pipeline
+from ptq.engine.registry import Registry
+from ptq.engine.store import Store
 from ptq.errors import NoData, NotInstalled
-from ptq.methods.minmax import minmax
-from ptq.pipeline import Pipeline
-from ptq.samples import Float32, Samples
-from ptq.store import Store
+from ptq.models.session import session
+from ptq.quantization.calibration import Calibration
+from ptq.quantization.dtype import DTYPES
+from ptq.quantization.methods.minmax import minmax
 
 pytestmark = [pytest.mark.speed, pytest.mark.filterwarnings("ignore")]
 
@@ -101,16 +103,16 @@ class Reader:
     """One image at a time, as onnxruntime's documentation has it."""
 
     def __init__(self, subject: Subject) -> None:
-        self._batches: Iterator[Float32] = subject.calibration.batches(1)
-        self._entry = subject.entry
+        self._batches: Iterator[dict[str, Float32]] = subject.calibration.batches(1)
 
     def get_next(self) -> dict[str, Float32] | None:
-        image = next(self._batches, None)
-        return None if image is None else {self._entry: image}
+        return next(self._batches, None)
 
 
 def theirs(subject: Subject, name: str, dtype: str, per_channel: bool, out: Path) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    quant_types = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
 
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -119,8 +121,8 @@ def theirs(subject: Subject, name: str, dtype: str, per_channel: bool, out: Path
             str(out),
             Reader(subject),
             quant_format=QuantFormat.QDQ,
-            activation_type=QuantType[DTYPES[dtype].activation],
-            weight_type=QuantType[DTYPES[dtype].weight],
+            activation_type=quant_types[DTYPES[dtype].activation.numpy],
+            weight_type=quant_types[DTYPES[dtype].weight.numpy],
             per_channel=per_channel,
             calibrate_method=CalibrationMethod[METHODS[name]],
         )
@@ -144,7 +146,9 @@ def grid(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     def our_grid() -> None:
         seen = statistics(subject.model, subject.calibration)
         bounds = extremes(subject.model, subject.calibration)
-        calibration = Calibration(subject.calibration, lambda: seen, extremes=lambda: bounds)
+        calibration = Calibration(
+            subject.calibration, lambda: seen, methods=Registry().methods, extremes=lambda: bounds
+        )
         for cell in GRID:
             ours(subject, calibration, *cell, file_of(folder, "ours", cell))
 
@@ -184,7 +188,7 @@ def test_histogram_pass(subject: Subject, say: Callable[..., None]) -> None:
 
     def forward() -> None:
         for images in subject.calibration.batches(32):
-            plain.run(tensors, {subject.entry: images})
+            plain.run(tensors, images)
 
     pass_seconds, forward_seconds = medians(
         lambda: statistics(subject.model, subject.calibration), forward, rounds=SHORT_ROUNDS
@@ -199,8 +203,8 @@ def test_no_method_is_worse_than_onnxruntimes(
 
     def correct(path: Path) -> int:
         running = session(path)
-        outputs = [running.run(None, {subject.entry: images})[0] for images in subject.evaluation.batches(100)]
-        return int((np.concatenate(outputs).argmax(axis=1) == subject.evaluation.labels).sum())
+        outputs = [running.run(None, images)[0] for images in subject.evaluation.batches(100)]
+        return int((np.concatenate(outputs).argmax(axis=1) == subject.evaluation.targets).sum())
 
     lost = {}
     for cell in (cell for cell in GRID if cell[0] != "mse"):
@@ -213,28 +217,36 @@ PEAK = """
 import sys
 from pathlib import Path
 import numpy as np
-from ptq.backends.onnxruntime.statistics import statistics
-from ptq.methods import methods
-from ptq.quantizer import Quantizer
-from ptq.samples import ArraySamples
+from ptq.calibration.statistics_pass import statistics
+from ptq.engine.registry import Registry
+from ptq.models.onnx_file import signature
+from ptq.quantization.quantizer import Quantizer
 
 
 class Drawn:
     '''Images drawn as they are asked for, so that the set itself takes no memory.'''
 
-    def __init__(self, count, shape, high):
-        self.count, self.shape, self.high = count, shape, high
+    order = None
+
+    def __init__(self, name, count, shape, high):
+        self.name, self.count, self.shape, self.high = name, count, shape, high
+
+    def __len__(self):
+        return self.count
 
     def batches(self, size):
         generator = np.random.default_rng(0)
         for start in range(0, self.count, size):
-            yield generator.random((min(size, self.count - start), *self.shape), dtype=np.float32) * self.high
+            drawn = generator.random((min(size, self.count - start), *self.shape), dtype=np.float32)
+            yield {self.name: drawn * self.high}
 
 
-seen = statistics(Path(sys.argv[1]), Drawn(int(sys.argv[2]), eval(sys.argv[3]), float(sys.argv[4])))
-for choose in methods().values():
-    for each in seen.values():
-        choose(each, Quantizer())
+model = Path(sys.argv[1])
+name = signature(model).inputs[0].name
+seen = statistics(model, Drawn(name, int(sys.argv[2]), eval(sys.argv[3]), float(sys.argv[4])))
+for method in Registry().methods.values():
+    for tensor in seen.values():
+        method.choose(tensor, Quantizer())
 # not getrusage: after a fork its peak is the parent's
 print(next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

@@ -18,23 +18,26 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-from ptq.backends.protocol import Census, FloatModel, Predictor
-from ptq.calibration.calibration import Calibration
-from ptq.calibration.tensor_file import write_tensor
+from ptq.backends.onnxruntime import OnnxRuntime
+from ptq.backends.protocol import FloatModel
 from ptq.cases import Case
-from ptq.errors import BadModel
+from ptq.data.tensor_file import write_tensors
+from ptq.errors import BadModel, one_line
+from ptq.files import write_bytes
 from ptq.models.onnx_file import signature
+from ptq.quantization.calibration import Calibration
+from ptq.quantization.method import Method
 
 VARIABLE = "PTQ_MODELOPT_PYTHON"
 METHODS = ("entropy", "max")
 _HOURS = 4 * 3600
 _ASK = """
 import importlib.metadata as found, json
-print(json.dumps({each: found.version(each) for each in ("nvidia-modelopt", "onnxruntime", "onnx", "numpy")}))
+print(json.dumps({name: found.version(name) for name in ("nvidia-modelopt", "onnxruntime", "onnx", "numpy")}))
 """
 
 
-class ModelOpt:
+class ModelOpt(OnnxRuntime):
     """``python -m modelopt.onnx.quantization``: int8 weights per channel, symmetric activations, its own calibration.
 
     Source: NVIDIA TensorRT Model Optimizer, ONNX PTQ. The artifact is run by ONNX Runtime on the CPU.
@@ -57,25 +60,25 @@ class ModelOpt:
         return None
 
     def versions(self) -> Mapping[str, str]:
-        theirs = {f"modelopt's {name}": each for name, each in _versions(_python()).items()}
+        theirs = {f"modelopt's {name}": found for name, found in _versions(_python()).items()}
         return {**theirs, "onnxruntime": version("onnxruntime")}
 
-    def cases(self, workload: str) -> Iterable[Case]:
+    def cases(self, workload: str, methods: Mapping[str, Method]) -> Iterable[Case]:
+        """Its own methods: it calibrates itself."""
         for method in METHODS:
             yield Case(workload, self.name, "int8", method, "channel")
 
     def unsupported(self, case: Case) -> str | None:
+        if (case.dtype, case.granularity) != ("int8", "channel") or case.method not in METHODS:
+            return f"modelopt makes int8 per channel with its own methods alone: {', '.join(METHODS)}"
         return None
 
-    def suffix(self, case: Case) -> str:
-        return ".onnx"
-
     def quantize(self, case: Case, model: FloatModel, calibration: Calibration, out: Path) -> Mapping[str, str]:
-        """Hand the calibration tensor over as a file; `BadModel` with ModelOpt's last words when it fails."""
+        """Hand the calibration inputs over as a file; `BadModel` with ModelOpt's last words when it fails."""
         with tempfile.TemporaryDirectory(prefix="ptq-modelopt-") as name:
             folder = Path(name)
             data, made = folder / "calibration.npz", folder / "quantized.onnx"
-            write_tensor(data, calibration.samples, None, signature(model.onnx).name)
+            write_tensors(data, calibration.samples, {tensor.name: None for tensor in signature(model.onnx).inputs})
             command = [_python(), "-I", "-m", "modelopt.onnx.quantization"]
             command += ["--onnx_path", str(model.onnx.resolve()), "--output_path", str(made)]
             command += ["--quantize_mode", "int8", "--high_precision_dtype", "fp32", "--dq_only"]
@@ -88,30 +91,12 @@ class ModelOpt:
                     command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_HOURS, check=False
                 )
             except (OSError, subprocess.SubprocessError) as error:
-                raise BadModel(f"{case}: modelopt cannot be run ({error})") from error
+                raise BadModel(f"{case}: modelopt cannot be run ({one_line(error)})") from error
             if done.returncode != 0 or not made.is_file():
                 said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or ["nothing"]
-                raise BadModel(f"{case}: modelopt ended with {done.returncode} and said: {said[-1].strip()}")
-            out.write_bytes(made.read_bytes())
+                raise BadModel(f"{case}: modelopt ended with {done.returncode} and said: {one_line(said[-1])}")
+            write_bytes(out, made.read_bytes())
         return {"calibration": "own observers"}
-
-    def load(self, artifact: Path, threads: int = 1) -> Predictor:
-        from ptq.backends.onnxruntime import BACKEND as RUNTIME
-
-        return RUNTIME.load(artifact, threads)
-
-    def input_shape(self, artifact: Path) -> tuple[int | None, ...]:
-        return signature(artifact).shape
-
-    def inspect(self, artifact: Path) -> Iterable[tuple[str, str, str]]:
-        from ptq.backends.onnxruntime import BACKEND as RUNTIME
-
-        return RUNTIME.inspect(artifact)
-
-    def census(self, artifact: Path) -> Census:
-        from ptq.backends.onnxruntime import BACKEND as RUNTIME
-
-        return RUNTIME.census(artifact)
 
 
 def _python() -> str:
@@ -125,4 +110,4 @@ def _versions(python: str) -> dict[str, str]:
     return found
 
 
-BACKEND = ModelOpt()
+BACKENDS = (ModelOpt(),)

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ptq.calibration.calibration import Calibration
 from ptq.cases import Case
-from ptq.samples import Float32
+from ptq.data.batch import Batch
+from ptq.data.signature import Signature
+from ptq.quantization.calibration import Calibration
+from ptq.quantization.method import Method
 
-Predictor = Callable[[Float32], Float32]
-"""Takes a batch of inputs, shape (n, ...), returns the model's first output, shape (n, ...), float32."""
+Predictor = Callable[[Batch], Batch]
+"""Takes a batch by input name, arrays of shape (n, ...), and returns the model's outputs by name, shape (n, ...)."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class FloatModel:
     """The float model in the forms a backend may start from.
 
     `onnx` is the model as given or as converted; `prepared` is `onnx` after shape inference and Conv+BatchNorm
-    fusion; `keras` is the .h5 or .keras it came from, None when it was ONNX from the start. `exclude` is what a case
+    fusion; `keras` is the .h5 or .keras it came from, None when there was none. `exclude` is what a case
     with ``exclude=auto`` keeps in float, as `Workload.exclude` has it.
     """
 
@@ -30,9 +32,17 @@ class FloatModel:
     exclude: tuple[str, ...] = ("auto",)
 
 
+COUNTED = frozenset({
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "LSTM", "GRU"),
+    *("Add", "AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool"),
+})  # fmt: skip
+"""The kinds of node every backend's census counts, by ONNX's names: multiply-accumulate, Add and pooling. Other nodes
+cost little beside these, and not every runtime leaves them a node of their own (Relu, Softmax)."""
+
+
 @dataclass(frozen=True)
 class Census:
-    """What the runtime really executes: compute nodes (Conv, MatMul, Gemm, Add, pool, ...) by kind.
+    """What the runtime really executes: compute nodes by kind, of `COUNTED` alone.
 
     `integer` and `floating` count nodes by op type; `stray` counts quantize/dequantize nodes left around float
     kernels; `weight_bytes` maps a weight dtype to its bytes; `float_nodes` names the compute nodes in float;
@@ -63,7 +73,11 @@ class Census:
 
 
 class Backend(Protocol):
-    """One runtime with its quantizer. One file in `ptq/backends`, which alone imports the framework, lazily."""
+    """One runtime with its quantizer. Its own file or folder alone imports the framework, lazily.
+
+    A backend is silent: it prints nothing and lets its framework print nothing. It asks the network for nothing. Its
+    predictors run on as many threads as they are told.
+    """
 
     name: str
 
@@ -75,8 +89,11 @@ class Backend(Protocol):
         """Versions of every library that can change an artifact or a prediction: they key the store."""
         ...
 
-    def cases(self, workload: str) -> Iterable[Case]:
-        """Every case of this backend, the impossible ones too; must not import the framework."""
+    def cases(self, workload: str, methods: Mapping[str, Method]) -> Iterable[Case]:
+        """Every case of this backend, the impossible ones too; must not import the framework.
+
+        `methods` are those there are, those from outside ptq included.
+        """
         ...
 
     def unsupported(self, case: Case) -> str | None:
@@ -95,11 +112,14 @@ class Backend(Protocol):
         ...
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
-        """A predictor over an artifact; `BadModel` when the file is not one."""
+        """A predictor over an artifact; `BadModel` when the file is not one.
+
+        It takes the float model's input names. A model of one input takes its batch under any name.
+        """
         ...
 
-    def input_shape(self, artifact: Path) -> tuple[int | None, ...]:
-        """Shape of a batch the artifact takes, None for a dimension that varies; `BadModel` when it is not one."""
+    def signature(self, artifact: Path) -> Signature:
+        """What the artifact takes and returns; `BadModel` when it is not one."""
         ...
 
     def census(self, artifact: Path) -> Census:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ptq.calibration.histogram import Histogram, empty
+from ptq.calibration.histogram import FINEST, Histogram, empty, exponent_for
 from ptq.calibration.statistics import TensorStatistics
-from ptq.errors import BadData
-from ptq.methods import Range
-from ptq.store import write_text
+from ptq.errors import BadData, one_line
+from ptq.files import write_text
+
+Range = tuple[float, float]
 
 _STATISTICS = "ptq_statistics"
+_COARSEST = exponent_for(float(np.finfo(np.float32).max))
 
 
 def save_statistics(path: Path, statistics: Mapping[str, TensorStatistics]) -> None:
@@ -33,8 +34,6 @@ def save_statistics(path: Path, statistics: Mapping[str, TensorStatistics]) -> N
             "min": each.min,
             "max": each.max,
             "count": each.count,
-            "total": str(each.total),
-            "total_squares": str(each.total_squares),
             "exponent": each.histogram.exponent,
             "first": first,
             "counts": each.histogram.counts[first:last].tolist(),
@@ -50,8 +49,8 @@ def load_statistics(path: Path) -> dict[str, TensorStatistics]:
         raise BadData(f"{path}: holds ranges only, but should hold statistics (key {_STATISTICS!r}): calibrate again")
     try:
         return {name: _statistics(each) for name, each in content[_STATISTICS].items()}
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise BadData(f"{path}: is not whole ({type(error).__name__}: {error}), calibrate again") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BadData(f"{path}: is not whole ({type(error).__name__}: {one_line(error)}), calibrate again") from error
 
 
 def save_ranges(path: Path, ranges: Mapping[str, Range]) -> None:
@@ -68,7 +67,9 @@ def load_ranges(path: Path) -> dict[str, Range]:
     try:
         return {name: (_number(each["lowest"]), _number(each["highest"])) for name, each in content["data"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadData(f"{path}: no lowest and highest for every tensor ({type(error).__name__}: {error})") from error
+        raise BadData(
+            f"{path}: no lowest and highest for every tensor ({type(error).__name__}: {one_line(error)})"
+        ) from error
 
 
 def _tensors_data(ranges: Mapping[str, Range]) -> dict[str, Any]:
@@ -92,14 +93,14 @@ def _statistics(each: Mapping[str, Any]) -> TensorStatistics:
     counts, kept = empty(), np.asarray(each["counts"], np.int64)
     counts[each["first"] : each["first"] + len(kept)] = kept
     counts.setflags(write=False)
+    if not FINEST <= each["exponent"] <= _COARSEST:
+        raise ValueError(f"exponent {each['exponent']}, but float32 has {FINEST} to {_COARSEST}")
     if int(counts.sum()) != each["count"]:
         raise ValueError(f"{int(counts.sum())} values in the histogram, {each['count']} counted")
     return TensorStatistics(
         float(each["min"]),
         float(each["max"]),
         int(each["count"]),
-        Fraction(each["total"]),
-        Fraction(each["total_squares"]),
         Histogram(counts, int(each["exponent"])),
     )
 
@@ -111,8 +112,8 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadData(f"{path}: cannot be read as a calibration cache ({error})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadData(f"{path}: cannot be read as a calibration cache ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise BadData(f"{path}: is {type(content).__name__} in JSON, but should be an object with 'data'")
     return content

@@ -57,6 +57,12 @@ class Histogram:
         k = np.arange(-HALF, HALF, dtype=np.float64)
         return np.where(k >= 0, k + 1, k) * self.width
 
+    @property
+    def rms(self) -> float:
+        """Square root of the mean square of the values, as if each lay in the middle of its bin; 0.0 of none."""
+        middles = (self.lefts + self.rights) / 2
+        return math.sqrt(float(self.counts @ np.square(middles)) / max(self.count, 1))
+
     def coarser(self, exponent: int) -> Histogram:
         """The same values in bins of 2^exponent, which is this histogram's own exponent or more."""
         return (

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ptq.calibration.tensor_file import write_tensor
-from ptq.contract import InputContract
-from ptq.datasets.image_files import ImageFiles, list_images, read_list, sample, write_list
+from ptq.data.contract import InputContract
+from ptq.data.image_files import ImageFiles, list_images, read_list, sample, write_list
+from ptq.data.tensor_file import write_tensor
 from ptq.errors import BadModel
 from ptq.models.onnx_file import signature
 
@@ -64,10 +64,8 @@ class ImageTensor:
     def _input(self) -> tuple[int, str]:
         if self.model is None:
             return _SIZE, _KEY
-        found = signature(self.model)
+        found = signature(self.model).inputs[0]
         shape = found.shape
         if found.dtype != "float32" or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-            raise BadModel(
-                f"{self.model}: input {found.name!r} is {found.dtype} {shape}, but should be float32 (N, 3, size, size)"
-            )
+            raise BadModel(f"{self.model}: its input is {found}, but should be float32 (?, 3, size, size)")
         return shape[2] or _SIZE, found.name

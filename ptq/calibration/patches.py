@@ -1,8 +1,9 @@
-"""Patches: the vectors a layer multiplies its weights with, and their moments over the calibration images."""
+"""Patches: the vectors a layer multiplies its weights with, and their moments over the calibration samples."""
 
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptq.errors import BadData
-from ptq.samples import Float32
-from ptq.store import write_bytes
+from ptq.data.samples import Float32
+from ptq.errors import BadData, one_line
+from ptq.files import write_bytes
 
 Doubles = npt.NDArray[np.float64]
 
@@ -37,9 +38,9 @@ class Window:
     groups: int = 1
 
     def patches(self, images: Float32, most: int, first: int) -> Float32:
-        """At most `most` vectors of each image, evenly spread, shape (groups, n, length).
+        """At most `most` vectors of each sample, evenly spread, shape (groups, n, length).
 
-        `images` has shape (images, channels, *spatial), or (images, ..., length) for a matrix product; `first` is the
+        `images` has shape (samples, channels, *spatial), or (samples, ..., length) for a matrix product; `first` is the
         index of the first one, which varies where vectors are taken. The order inside a vector is that of an ONNX
         convolution's weights: channel, then kernel.
         """
@@ -73,19 +74,20 @@ class MomentsSoFar:
 
     def __init__(self) -> None:
         self._count = 0
-        self._total: Doubles | float = 0.0
-        self._products: Doubles | float = 0.0
+        self._total = self._products = np.zeros(())
 
     def add(self, patches: Float32) -> None:
         """Take in patches of shape (groups, n, length)."""
         self._count += patches.shape[1]
         self._total = self._total + patches.sum(axis=1, dtype=np.float64)
-        self._products = self._products + (patches.transpose(0, 2, 1) @ patches).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large is found when they are finished
+            products = patches.transpose(0, 2, 1) @ patches
+        self._products = np.add(self._products, products, out=self._products if self._products.ndim else None)
 
     def finish(self) -> Moments:
         """The moments of all that was taken in."""
-        mean = np.asarray(self._total) / self._count
-        return Moments(mean, np.asarray(self._products) / self._count - mean[:, :, None] * mean[:, None, :])
+        mean = self._total / self._count
+        return Moments(mean, self._products / self._count - mean[:, :, None] * mean[:, None, :])
 
 
 def save_moments(path: Path, moments: Mapping[str, Moments]) -> None:
@@ -101,15 +103,15 @@ def save_moments(path: Path, moments: Mapping[str, Moments]) -> None:
 def load_moments(path: Path) -> dict[str, Moments]:
     """What `save_moments` wrote. Raises `BadData` for another file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as held, np.load(held, allow_pickle=False) as file:
             return {
                 str(name): Moments(
                     file[f"mean{index}"].astype(np.float64), file[f"covariance{index}"].astype(np.float64)
                 )
                 for index, name in enumerate(file["names"])
             }
-    except (OSError, ValueError, KeyError) as error:
-        raise BadData(f"{path}: cannot be read as moments ({error}), calibrate again") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise BadData(f"{path}: cannot be read as moments ({one_line(error)}), calibrate again") from error
 
 
 def _spread(images: int, size: int, most: int, first: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import click
 
-from ptq.store import Store
+from ptq.api.text import printable
+from ptq.engine.store import Store
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, epilog="Example: ptq cache clear")
 @click.pass_context
 def COMMAND(context: click.Context) -> None:
-    """Show the folder of kept artifacts and what it holds; PTQ_CACHE moves it."""
+    """Show what is kept, and where.
+
+    PTQ_CACHE moves the folder.
+    """
     if context.invoked_subcommand is not None:
         return
     store = Store()
-    click.echo(store.root)
+    click.echo(printable(store.root))
     for kind, files, size in store.usage():
         click.echo(f"{kind:12} {files:6} files {size / 1e6:10.1f} MB")
 
 
-@COMMAND.command()
+@COMMAND.command(epilog="Example: ptq cache clear")
 def clear() -> None:
     """Remove everything ptq keeps."""
     store = Store()
     store.clear()
-    click.echo(f"cleared {store.root}")
+    click.echo(f"cleared {printable(store.root)}")

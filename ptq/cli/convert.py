@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from ptq.cli.subject import MODEL
-from ptq.models import conversion, keras_file, onnx_to_torch
-
-CONVERTERS: dict[tuple[str, str], Callable[[Path, Path], object]] = {
-    **{(suffix, ".onnx"): conversion.convert for suffix in keras_file.SUFFIXES},
-    (".onnx", ".pt"): onnx_to_torch.convert,
-}
-"""(suffix from, suffix to) -> converter, which writes the target and returns the parity to print."""
+from ptq.api.text import printable
+from ptq.backends.torch import from_onnx as onnx_to_torch
+from ptq.cli.options import MODEL, OUT
+from ptq.models.convert import is_model, to_onnx
 
 
-@click.command()
+@click.command(epilog="Example: ptq convert model.h5 model.onnx")
 @click.argument("source", type=MODEL)
-@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("target", type=OUT)
 def COMMAND(source: Path, target: Path) -> None:
-    """Convert SOURCE to TARGET; the suffixes say from what to what."""
-    convert = CONVERTERS.get((source.suffix, target.suffix))
-    if convert is None:
-        ways = ", ".join(f"{a} to {b}" for a, b in CONVERTERS)
+    """Convert SOURCE to TARGET, by their suffixes.
+
+    From .h5, .keras, float .tflite or a SavedModel folder to .onnx; from .onnx to .pt.
+    """
+    if target.exists() and target.samefile(source):
+        raise click.UsageError(f"{target}: is SOURCE itself, but should be another file: it would be lost")
+    if target.suffix == ".onnx" and source.suffix != ".onnx" and is_model(source):
+        parity: object = to_onnx(source, target)
+    elif (source.suffix, target.suffix) == (".onnx", ".pt"):
+        parity = onnx_to_torch.convert(source, target)
+    else:
+        ways = ".h5, .keras, float .tflite or a SavedModel folder to .onnx; .onnx to .pt"
         raise click.UsageError(f"{source.name} to {target.name}: no such conversion; there are {ways}")
-    parity = convert(source, target)
-    click.echo(f"wrote {target} ({target.stat().st_size:,} bytes)")
-    click.echo(str(parity))
+    click.echo(f"wrote {printable(target)} ({target.stat().st_size:,} bytes)")
+    click.echo(printable(parity))

@@ -6,16 +6,20 @@ from pathlib import Path
 
 import click
 
+from ptq.api.text import printable
 from ptq.report.diff import diff
-from ptq.report.json import read
+from ptq.report.json import load
 
 
-@click.command()
+@click.command(epilog="Example: ptq diff main.json branch.json")
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 def COMMAND(old: Path, new: Path) -> int:
-    """Compare two reports that --ptq-json wrote; exit 1 when a case is worse."""
-    found = diff(read(old), read(new))
+    """Compare two reports of --ptq-json.
+
+    Exit code 1 when a case is worse, or gone.
+    """
+    found = diff(load(old), load(new))
     for line in found.lines():
-        click.echo(line)
-    return 1 if found.worse else 0
+        click.echo(printable(line))
+    return 1 if found.worse or found.vanished else 0

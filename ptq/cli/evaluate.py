@@ -1,53 +1,55 @@
-"""`ptq evaluate`: the accuracy of a model file, per class, and its drop against another."""
+"""`ptq evaluate`: what a model file scores, per class, and its drop against another."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from ptq.calibration.sampling import evaluation_samples
-from ptq.cli.subject import DATA_DIR, MODEL, backend_for, predictions, workload
-from ptq.datasets.cifar10 import read
+from ptq.api import Evaluation, evaluate
+from ptq.api.text import columns
+from ptq.cli.options import FILE, MODEL, inputs, store, with_registry
+from ptq.data.pictures import ImageOptions
+from ptq.engine.registry import Registry
 
 
-@click.command()
+@click.command(
+    epilog="Example: ptq evaluate int8.onnx --data test.npy --targets labels.npy --baseline model.onnx",
+)
 @click.argument("model", type=MODEL)
-@click.option("--data-dir", type=DATA_DIR, required=True, help="Folder with the CIFAR-10 batches; test_batch is used.")
+@inputs("--data", "--data-dir")
+@click.option("--targets", type=FILE, help="The truth, .npy, one entry a sample; else what the data brings along.")
 @click.option("--baseline", type=MODEL, help="Another model to compare with, usually the float one.")
+@click.option(
+    "--metric", metavar="NAME", help="top1, another metric's name, or file.py:name; by default by the targets."
+)
 @click.option("--backend", help="The runtime of MODEL; by default the one its suffix belongs to.")
-def COMMAND(model: Path, data_dir: Path, baseline: Path | None, backend: str | None) -> None:
-    """Top-1 accuracy of MODEL (.onnx, .tflite, .pt) on test_batch, overall and per class."""
-    subject = workload(model, data_dir)
-    samples = evaluation_samples(read(data_dir, "test"))
-    said = predictions(model, backend_for(model, backend), subject, samples)
-    score = subject.metric.score(said, samples)
-    console = Console(soft_wrap=True)
-    table = Table(box=None)
-    table.add_column("class")
-    table.add_column(model.name, justify="right")
-    if baseline is None:
-        for name, value in score.per_class.items():
-            table.add_row(name, f"{value:.4f}")
-        console.print(table)
-        console.print(f"top1 {score.value:.4f} ({score.correct}/{score.n})", highlight=False)
-        return
-    other = predictions(baseline, backend_for(baseline, None), subject, samples)
-    base = subject.metric.score(other, samples)
-    interval = subject.metric.drop(said, other, samples, 0.95)
-    table.add_column(baseline.name, justify="right")
-    table.add_column("drop pp", justify="right")
-    for name, value in score.per_class.items():
-        table.add_row(
-            name, f"{value:.4f}", f"{base.per_class[name]:.4f}", f"{100 * (base.per_class[name] - value):+.2f}"
-        )
-    console.print(table)
-    agreement, sqnr = subject.metric.agreement(said, other), subject.metric.sqnr_db(said, other)
-    console.print(
-        f"top1 {score.value:.4f} ({score.correct}/{score.n}), baseline {base.value:.4f} ({base.correct}/{base.n}), "
-        f"drop {interval.drop:+.2f} pp (95 % interval {interval.low:+.2f} .. {interval.high:+.2f}), "
-        f"agreement {agreement:.4f}, SQNR {'inf' if sqnr is None else f'{sqnr:.1f}'} dB",
-        highlight=False,
-    )
+@with_registry
+def COMMAND(
+    registry: Registry, model: Path, inputs: Any, images: ImageOptions | None, targets: Path | None,
+    baseline: Path | None, metric: str | None, backend: str | None,
+) -> None:  # fmt: skip
+    """Score MODEL, and hold it against a baseline.
+
+    Any model or artifact a backend runs: .onnx, .tflite, .pt, .pt2e; also .h5, .keras and SavedModel folders.
+    """
+    found = evaluate(
+        model, inputs, targets, baseline=baseline, metric=metric, backend=backend, images=images, store=store(),
+        registry=registry,
+    )  # fmt: skip
+    if found.score.per_class:
+        click.echo(_classes(found))
+    click.echo(str(found))
+
+
+def _classes(found: Evaluation) -> str:
+    score, other = found.score.per_class, found.baseline_score
+    if other is None:
+        rows = [("class", found.model), *((name, f"{value:.4f}") for name, value in score.items())]
+        return columns(rows, right=(1,))
+    drops = [
+        (name, f"{value:.4f}", f"{other.per_class[name]:.4f}", f"{100 * (other.per_class[name] - value):+.2f}")
+        for name, value in score.items()
+    ]
+    return columns([("class", found.model, found.baseline, "drop pp"), *drops], right=(1, 2, 3))

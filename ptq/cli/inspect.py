@@ -6,35 +6,27 @@ from collections import Counter
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from ptq.cli.subject import MODEL, backend_for
-from ptq.errors import NotInstalled
-from ptq.models.onnx_file import signature
+from ptq.api.model_file import ModelFile
+from ptq.api.text import columns, printable
+from ptq.cli.options import MODEL, store, with_registry
+from ptq.engine.registry import Registry
 
 
-@click.command()
+@click.command(epilog="Example: ptq inspect int8.onnx")
 @click.argument("model", type=MODEL)
-def COMMAND(model: Path) -> None:
-    """List the parts of MODEL by name and type, count them, and say what runs in integer."""
-    backend = backend_for(model, None)
-    if (missing := backend.missing()) is not None:
-        raise NotInstalled(f"{model}: {missing}")
-    console = Console(soft_wrap=True, highlight=False)
-    rows = list(backend.inspect(model))
-    table = Table(box=None)
-    for heading in ("name", "type", ""):
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    if model.suffix == ".onnx":
-        have = signature(model)
-        console.print(f"input {have.name} {have.dtype} {tuple('N' if each is None else each for each in have.shape)}")
+@with_registry
+def COMMAND(registry: Registry, model: Path) -> None:
+    """List the parts of MODEL; what runs in integer."""
+    opened = ModelFile.open(model, store(), registry)
+    rows = list(opened.backend.inspect(opened.artifact.path))
+    click.echo(columns([("name", "type", ""), *rows]))
+    for kind, tensors in (("input", opened.signature.inputs), ("output", opened.signature.outputs)):
+        for tensor in tensors:
+            click.echo(printable(f"{kind} {tensor}"))
     counts = Counter(kind for _, kind, _ in rows)
-    console.print(", ".join(f"{count} {kind}" for kind, count in counts.most_common()))
-    census = backend.census(model)
+    click.echo(printable(", ".join(f"{count} {kind}" for kind, count in counts.most_common())))
+    census = opened.census
     integer, floating = sum(census.integer.values()), sum(census.floating.values())
-    console.print(f"{integer} of {integer + floating} compute nodes run in integer; {census.stray} stray Q/DQ")
-    console.print(", ".join(f"{kind} weights {size:,} bytes" for kind, size in sorted(census.weight_bytes.items())))
+    click.echo(f"{integer} of {integer + floating} compute nodes run in integer; {census.stray} stray Q/DQ")
+    click.echo(", ".join(f"{kind} weights {size:,} bytes" for kind, size in sorted(census.weight_bytes.items())))

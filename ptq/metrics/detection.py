@@ -6,13 +6,15 @@ import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from ptq.datasets.coco import Truth
-from ptq.datasets.letterbox import Letterbox
+from ptq.data.batch import Batch
+from ptq.data.coco import Truth
+from ptq.data.letterbox import Letterbox
+from ptq.data.samples import Samples
 from ptq.errors import BadData
 from ptq.metrics.average_precision import (
     IOU_THRESHOLDS,
@@ -22,9 +24,9 @@ from ptq.metrics.average_precision import (
     bootstrap_weights,
     mean_average_precision,
 )
-from ptq.metrics.metric import Interval, Predictions, Score
+from ptq.metrics.interval import Interval
+from ptq.metrics.metric import Metric, Predictions, Score, first
 from ptq.metrics.nms import detections
-from ptq.samples import Float32, Samples
 
 _MAX_PER_CLASS = 100  # COCO's own limit of detections of one class in one image
 _EVERY_AREA = (0.0, 1e10)
@@ -40,7 +42,7 @@ class Annotated(Protocol):
 
 
 @dataclass(frozen=True)
-class MAP:
+class MAP(Metric):
     """mAP50-95 by pycocotools over all areas, for detectors that output (1, 4 + classes, places) an image.
 
     Parameters
@@ -50,7 +52,7 @@ class MAP:
     replicates, seed: of the bootstrap over images that gives the interval of a drop.
     """
 
-    name: str = "map50_95"
+    name: ClassVar[str] = "map50_95"
     confidence: float = 0.001
     iou: float = 0.7
     limit: int = 300
@@ -58,16 +60,7 @@ class MAP:
     replicates: int = 1000
     seed: int = 0
 
-    def key(self) -> Mapping[str, Any]:
-        return {
-            "metric": self.name,
-            "confidence": self.confidence,
-            "iou": self.iou,
-            "limit": self.limit,
-            "probe": self.probe,
-        }
-
-    def collect(self, outputs: Iterable[Float32], samples: Samples) -> Predictions:
+    def collect(self, outputs: Iterable[Batch], samples: Samples) -> Predictions:
         """What was found, in pixels of the images, best first image by image.
 
         ``{"images": (M,) int32, "boxes": (M, 4) float32 x1 y1 x2 y2, "scores": (M,) float32, "classes": (M,) int32,
@@ -77,7 +70,7 @@ class MAP:
         classes = len(samples.class_names)
         images, boxes, scores, labels, probe = [], [], [], [], []
         index = 0
-        for batch in outputs:
+        for batch in (first(each) for each in outputs):
             if batch.ndim != 3 or batch.shape[1] != 4 + classes:
                 raise BadData(
                     f"outputs.shape={batch.shape}, but should be (n, {4 + classes}, places): 4 + a score a class"
@@ -125,6 +118,7 @@ class MAP:
             per_class={names[each]: float(table[each].mean()) for each in np.flatnonzero(there)},
             outcomes=mean_average_precision(classes, np.eye(len(truths))),
             details={"map50": float(table[there, 0].mean()), "detections": len(predictions["scores"])},
+            chance=0.0,
         )
 
     def agreement(self, predictions: Predictions, reference: Predictions) -> float | None:
@@ -133,10 +127,7 @@ class MAP:
 
     def sqnr_db(self, predictions: Predictions, reference: Predictions) -> float | None:
         """Over the raw outputs of the first images: boxes in pixels weigh far more in it than scores in 0..1."""
-        want = reference["probe"].astype(np.float64)
-        noise = float(((want - predictions["probe"]) ** 2).sum())
-        signal = float((want**2).sum())
-        return None if noise == 0 or signal == 0 else float(10 * np.log10(signal / noise))
+        return super().sqnr_db({"probe": predictions["probe"]}, {"probe": reference["probe"]})
 
     def drop(self, predictions: Predictions, reference: Predictions, samples: Samples, confidence: float) -> Interval:
         """mAP50-95 lost, in percentage points, with the bias-corrected interval of a paired bootstrap over images.
@@ -157,7 +148,7 @@ class MAP:
 
 def _annotated(samples: Samples) -> Annotated:
     if not isinstance(samples, Annotated):
-        raise BadData("samples have no annotated boxes, but mAP needs them: read them with ptq.datasets.coco.read_coco")
+        raise BadData("samples have no annotated boxes, but mAP needs them: read them with ptq.data.coco.read_coco")
     return samples
 
 
@@ -231,3 +222,6 @@ def _dataset(truths: Sequence[Truth], classes: int, predictions: Predictions | N
 def _row(image: int, label: int, box: npt.NDArray[np.float64], area: float) -> dict[str, Any]:
     corner = [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
     return {"image_id": image, "category_id": label, "bbox": corner, "area": area}
+
+
+METRIC = MAP

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptq.samples import Float32
+from ptq.data.samples import Float32
 
 _MAX_CANDIDATES = 30_000
 

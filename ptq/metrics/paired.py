@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptq.errors import BadData, NotInstalled, PtqError
-from ptq.metrics.metric import Interval
+from ptq.metrics.interval import Interval
 
 Right = npt.NDArray[np.bool_]
 
@@ -36,6 +36,24 @@ def paired_drop(reference_right: Right, right: Right, confidence: float = 0.95) 
     n, b, c = _disagreements(reference_right, right)
     low, high = tango_interval(n, b, c, confidence)
     return Interval(100 * ((b - c) / n), 100 * low, 100 * high, confidence, mcnemar(b, c))
+
+
+def mean_drop(worse: npt.NDArray[np.float64], confidence: float = 0.95, replicates: int = 2000) -> Interval:
+    """The mean of `worse`, shape (N,), how much worse each sample became, with its percentile bootstrap interval.
+
+    The generator is its own, seeded by N. Source: Efron (1979), Bootstrap methods: another look at the jackknife.
+    Raises `PtqError` for a confidence outside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise PtqError(f"confidence={confidence!r} should be above 0 and below 1, e.g. 0.95")
+    n = len(worse)
+    generator = np.random.default_rng(n)
+    sizes = _pieces(replicates, max(1, 4_000_000 // n))
+    means = np.concatenate([worse[generator.integers(0, n, (size, n))].mean(axis=1) for size in sizes])
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    drop = float(worse.mean())
+    return Interval(drop, min(float(low), drop), max(float(high), drop), confidence)
 
 
 def mcnemar(b: int, c: int, alternative: str = "two-sided") -> float:
@@ -75,6 +93,11 @@ def images_to_resolve(interval: Interval, n: int, max_drop: float) -> int | None
     if distance == 0:
         return None
     return max(n + 1, math.ceil(n * (half / distance) ** 2))
+
+
+def _pieces(total: int, most: int) -> list[int]:
+    """`total` as a sum of parts of at most `most`."""
+    return [min(most, total - done) for done in range(0, total, most)]
 
 
 def _upper_limit(n: float, b: float, c: float, z: float) -> float:

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from ptq.data.batch import Batch
+from ptq.data.samples import Labels, Samples, labels_of
 from ptq.errors import BadData
-from ptq.metrics.metric import Interval, Predictions, Score
-from ptq.metrics.paired import paired_drop
-from ptq.samples import Float32, Labels, Samples
+from ptq.metrics.metric import Metric, Predictions, Score, first
 
 
 @dataclass(frozen=True)
-class Top1:
-    """Top-1 accuracy, per class and as confusion counts; ties go to the lowest index, as numpy's argmax has it."""
+class Top1(Metric):
+    """Top-1 accuracy, per class and as confusion counts; ties go to the lowest index, as numpy's argmax has it.
 
-    name: str = "top1"
+    Looks at the model's output called `output`; None: its first.
+    """
 
-    def key(self) -> Mapping[str, Any]:
-        return {"metric": self.name}
+    name: ClassVar[str] = "top1"
+    output: str | None = None
 
-    def collect(self, outputs: Iterable[Float32], samples: Samples) -> Predictions:
-        """``{"outputs": (N, classes) float32}``. Raises `BadData` for outputs that are not one row an image."""
-        rows = np.concatenate([np.asarray(each, dtype=np.float32) for each in outputs])
+    def collect(self, outputs: Iterable[Batch], samples: Samples) -> Predictions:
+        """``{"outputs": (N, classes) float32}``. Raises `BadData` for outputs that are not one row a sample."""
+        chosen = (first(batch) if self.output is None else batch[self.output] for batch in outputs)
+        rows = np.concatenate([np.asarray(values, dtype=np.float32) for values in chosen])
         if rows.ndim != 2 or len(rows) != len(samples):
             raise BadData(f"outputs.shape={rows.shape}, but should be ({len(samples)}, classes) for top1")
         if not np.isfinite(rows).all():
@@ -46,7 +47,7 @@ class Top1:
             raise BadData(
                 f"label {labels.max()}, but {len(samples.class_names)} class names: name every class, or none"
             )
-        decided = _decisions(predictions)
+        decided = outputs.argmax(axis=1)
         right = decided == labels
         confusion = np.zeros((classes, classes), dtype=np.int64)
         np.add.at(confusion, (labels, decided), 1)
@@ -60,28 +61,20 @@ class Top1:
             per_class=per_class,
             outcomes=right.astype(np.float64),
             details={"confusion": confusion.tolist()},
+            chance=1 / classes,
         )
-
-    def agreement(self, predictions: Predictions, reference: Predictions) -> float | None:
-        return float((_decisions(predictions) == _decisions(reference)).mean())
-
-    def sqnr_db(self, predictions: Predictions, reference: Predictions) -> float | None:
-        want = reference["outputs"].astype(np.float64)
-        noise = float(((want - predictions["outputs"]) ** 2).sum())
-        signal = float((want**2).sum())
-        return None if noise == 0 or signal == 0 else float(10 * np.log10(signal / noise))
-
-    def drop(self, predictions: Predictions, reference: Predictions, samples: Samples, confidence: float) -> Interval:
-        labels = _labels(samples)
-        return paired_drop(_decisions(reference) == labels, _decisions(predictions) == labels, confidence)
 
 
 def _labels(samples: Samples) -> Labels:
-    if samples.labels is None:
-        raise BadData("samples have no labels, but top1 needs one an image")
-    return samples.labels
+    labels = labels_of(samples)
+    if labels is None:
+        targets = samples.targets
+        kind = getattr(targets, "dtype", type(targets).__name__)
+        raise BadData(
+            f"targets are {kind} of shape {np.shape(targets)}, but top1 needs an integer array of shape "
+            f"({len(samples)},), a class index a sample; likely cause: one-hot labels, or names"
+        )
+    return labels
 
 
-def _decisions(predictions: Predictions) -> npt.NDArray[np.int64]:
-    decided: npt.NDArray[np.int64] = predictions["outputs"].argmax(axis=1)
-    return decided
+METRIC = Top1

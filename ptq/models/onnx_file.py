@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptq.errors import BadModel
-from ptq.store import file_digest
-
-
-@dataclass(frozen=True)
-class Signature:
-    """The one input of a model: `shape` has None for every dimension that varies."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-
-    @property
-    def batch(self) -> int | None:
-        """The fixed batch size, None when it varies."""
-        return self.shape[0] if self.shape else None
+from ptq.data.signature import Signature, Tensor
+from ptq.errors import BadModel, one_line
+from ptq.files import file_digest, write_bytes
+from ptq.models.graph import tensors
 
 
 def load(path: Path) -> Any:
@@ -33,35 +19,33 @@ def load(path: Path) -> Any:
     """
     import onnx
 
-    _external_files(path)
+    check_external(path)
     try:
         return onnx.load(str(path))
     except Exception as error:
-        raise BadModel(f"{path}: external data cannot be read ({_first_line(error)})") from error
+        raise BadModel(f"{path}: external data cannot be read ({one_line(error)})") from error
 
 
 def signature(path: Path) -> Signature:
-    """The signature of the model's only input; `BadModel` when it has none or several, or no fixed rank."""
-    import onnx
-
+    """What the model takes and returns; `BadModel` when it takes or returns nothing, or a tensor without a shape."""
     graph = _graph(path).graph
     constants = {each.name for each in graph.initializer}
-    inputs = [each for each in graph.input if each.name not in constants]
-    if len(inputs) != 1:
-        names = ", ".join(each.name for each in inputs) or "none"
-        raise BadModel(f"{path}: {len(inputs)} inputs ({names}), but should have exactly 1")
-    tensor = inputs[0].type.tensor_type
-    if not tensor.HasField("shape"):
-        raise BadModel(f"{path}: input {inputs[0].name!r} has no shape, but should have one; export it with shapes")
-    shape = tuple(each.dim_value if each.dim_value > 0 else None for each in tensor.shape.dim)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return Signature(inputs[0].name, shape, dtype)
+    inputs = [_tensor(path, each, "input") for each in graph.input if each.name not in constants]
+    outputs = [_tensor(path, each, "output") for each in graph.output]
+    if not inputs or not outputs:
+        raise BadModel(f"{path}: {len(inputs)} inputs and {len(outputs)} outputs, but should have at least 1 of each")
+    return Signature(tuple(inputs), tuple(outputs))
+
+
+def files(path: Path) -> list[Path]:
+    """The model's file, then every file of external data it reads, by name. Raises `BadModel` as `load` does."""
+    return [path, *check_external(path)]
 
 
 def digest(path: Path) -> str:
     """sha256 in hex over the file and, by name order, the external data it points at."""
     whole = hashlib.sha256(file_digest(path).encode())
-    for each in _external_files(path):
+    for each in check_external(path):
         whole.update(each.name.encode() + file_digest(each).encode())
     return whole.hexdigest()
 
@@ -71,12 +55,16 @@ def write_whole(path: Path, out: Path) -> None:
 
     Raises `BadModel` as `load` does.
     """
-    if not _external_files(path):
-        shutil.copyfile(path, out)
-        return
-    import onnx
+    write_bytes(out, serialized(load(path), path) if check_external(path) else path.read_bytes())
 
-    onnx.save_model(load(path), str(out))
+
+def serialized(model: Any, name: Path) -> bytes:
+    """The bytes of an `onnx.ModelProto`; `BadModel`, which calls it `name`, when they are more than ONNX allows."""
+    try:
+        content: bytes = model.SerializeToString()
+    except Exception as error:  # protobuf's own class, or a ValueError
+        raise BadModel(f"{name}: too large for one file, ONNX allows 2 GB ({one_line(error)})") from error
+    return content
 
 
 def _graph(path: Path) -> Any:
@@ -87,24 +75,36 @@ def _graph(path: Path) -> Any:
     except FileNotFoundError as error:
         raise BadModel(f"{path}: no such file") from error
     except Exception as error:
-        raise BadModel(f"{path}: not an ONNX model ({_first_line(error)})") from error
+        raise BadModel(f"{path}: not an ONNX model ({one_line(error)})") from error
 
 
-def _external_files(path: Path) -> list[Path]:
+def _tensor(path: Path, value: Any, kind: str) -> Tensor:
+    import onnx
+
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or (kind == "input" and not tensor.HasField("shape")):
+        raise BadModel(f"{path}: {kind} {value.name!r} is no tensor with a shape; export the model with shapes")
+    shape = tuple(each.dim_value if each.dim_value > 0 else None for each in tensor.shape.dim)
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    except (KeyError, ValueError) as error:
+        raise BadModel(f"{path}: {kind} {value.name!r} has the unknown element type {tensor.elem_type}") from error
+    return Tensor(value.name, shape, dtype)
+
+
+def check_external(path: Path) -> list[Path]:
+    """The files of external data that any tensor of the model lies in, by name, without reading them.
+
+    Raises `BadModel` when the model is none, or such a file is absent or outside the model's own folder.
+    """
     folder = path.resolve().parent
-    files = set()
-    for tensor in _graph(path).graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key != "location":
-                continue
-            file = (folder / entry.value).resolve()
+    found = set()
+    for tensor in tensors(_graph(path)):
+        for location in [entry.value for entry in tensor.external_data if entry.key == "location"]:
+            file = (folder / location).resolve()
             if not file.is_relative_to(folder):
-                raise BadModel(f"{path}: external data {entry.value!r} lies outside the model's folder; refused")
+                raise BadModel(f"{path}: external data {location!r} lies outside the model's folder; refused")
             if not file.is_file():
-                raise BadModel(f"{path}: external data {entry.value!r} is not there; keep it beside the model")
-            files.add(file)
-    return sorted(files)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise BadModel(f"{path}: external data {location!r} is not there; keep it beside the model")
+            found.add(file)
+    return sorted(found)

@@ -1,4 +1,4 @@
-"""Work that needs TensorFlow, in a process of its own: ``python -m MODULE JOB``.
+"""Work that needs TensorFlow, in a process of its own: ``python -P -m MODULE JOB``.
 
 TensorFlow logs below Python, where no filter reaches, takes half a gigabyte that the caller keeps otherwise, and what
 is built on it orders by Python's string hashes, so that equal bytes need a fixed hash seed.
@@ -10,11 +10,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ptq.errors import BadModel, PtqError
+from ptq.errors import BadModel, PtqError, Unsupported, one_line
 
 Job = dict[str, Any]
 
@@ -33,25 +34,27 @@ _SETTINGS = {
 def ask(module: str, job: Job) -> Job:
     """The answer of `module`, which ends with `answer`, to `job`; plain JSON both.
 
-    `job` has a ``source``, the file it is about. Raises `BadModel` with the answer's ``error``, or when there is none.
+    `job` has a ``source``, the file it is about; its paths are absolute, as the work is done in an empty folder. No
+    module is imported from the caller's folder: beside a model lies what came with it. Raises `BadModel` or
+    `Unsupported` with the answer's ``error``, `BadModel` when there is no answer.
     """
-    # This package as the caller sees it, whether it is installed or not.
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-m", module, json.dumps(job)],
-        env={**os.environ, **_SETTINGS, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    with tempfile.TemporaryDirectory(prefix="ptq-tensorflow-") as folder:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", module, json.dumps(job)],
+            cwd=folder,
+            env={**os.environ, **_SETTINGS, "PYTHONPATH": _path()},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
     last = (done.stdout.strip().splitlines() or [""])[-1]
     if done.returncode or not last.startswith("{"):
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BadModel(f"{job['source']}: the conversion ended with exit code {done.returncode}: {said[:200]}")
+        raise BadModel(f"{job['source']}: the conversion ended with exit code {done.returncode}: {one_line(said)}")
     found: Job = json.loads(last)
     if "error" in found:
-        raise BadModel(found["error"])
+        raise (Unsupported if found["unsupported"] else BadModel)(found["error"])
     return found
 
 
@@ -60,10 +63,12 @@ def answer(work: Callable[[Job], Job]) -> None:
     try:
         found = work(json.loads(sys.argv[1]))
     except PtqError as error:
-        found = {"error": str(error)}
+        found = {"error": str(error), "unsupported": isinstance(error, Unsupported)}
     print(json.dumps(found))
 
 
-def one_line(error: BaseException) -> str:
-    """What a library said, short and on one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _path() -> str:
+    """PYTHONPATH without the current folder, under any name it has, and with this package as the caller sees it."""
+    given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(entry).is_absolute()]
+    kept = [entry for entry in given if Path(entry).resolve() != Path.cwd()]
+    return os.pathsep.join([*kept, str(Path(__file__).resolve().parents[2])])

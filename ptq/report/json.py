@@ -5,19 +5,21 @@ Schema ``ptq/1``, one object:
 ``schema``
     ``"ptq/1"``; the number rises when a field changes its meaning, not when one is added.
 ``environment``
-    What `ptq.environment.environment` says of the machine and the libraries: ``python, platform, cpu, isa, cores,
+    What `ptq.engine.environment` says of the machine and the libraries: ``python, platform, cpu, isa, cores,
     libraries``.
 ``results``
     One object per case, sorted by ``id``:
 
     - ``id, workload, backend, dtype, method, granularity, exclude``: the case; dtype of the float case is ``fp32``.
-    - ``metric``: ``top1``, ``map50_95`` or what the workload's metric is called; its value is in 0..1.
+    - ``metric``: ``top1``, ``map50_95`` or what the workload's metric is called. ``unit``: ``share`` for values in
+      0..1, else the unit of its values. ``higher_is_better``: false for a loss.
+    - ``truth``: ``given``, or ``float model`` where no targets were: values are against its answers then.
     - ``correct, fp32_correct``: images that are right, null where the metric does not count them.
-    - ``n, value, fp32_value, drop, interval, p``: drop and interval in percentage points, positive is worse; ``p`` of
-      the paired test.
+    - ``n, value, fp32_value, drop, interval, p``: drop and interval in percentage points for a share, else in the
+      metric's unit, positive is worse whatever the direction; ``p`` of the paired test.
     - ``agreement``: share of equal decisions with FP32. ``sqnr_db``: of the outputs, null when equal to the bit.
-    - ``per_class, fp32_per_class``: by class name, 0..1. ``details``: what else the metric says, as top1's
-      ``confusion`` counts, [label][decision].
+    - ``per_class, fp32_per_class``: by class name, in the metric's unit. ``details``: what else the metric says, as
+      top1's ``confusion`` counts, [label][decision].
     - ``size_bytes, fp32_size_bytes``; ``integer_share``: compute nodes that really run in integer, 0..1.
     - ``calibration``: ``n, seed, digest, method``; empty where nothing was calibrated here.
     - ``seconds``: ``calibrate, quantize, evaluate``, when it was made (perhaps in an earlier run).
@@ -58,14 +60,37 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, get_type_hints
 
-from ptq.errors import BadData, PtqError
-from ptq.result import Result
-from ptq.store import write_text
+from ptq.cases import Case
+from ptq.errors import BadData, PtqError, one_line
+from ptq.files import write_text
+from ptq.gate.reference import References
+from ptq.gate.result import JUDGED, NO_DATA, NOT_INSTALLED, UNSUPPORTED, Result
+from ptq.report.shape import check, check_fields
+from ptq.report.timings import Race
 
 SCHEMA = "ptq/1"
 Row = Mapping[str, Any]
+_ADDED = ("unit", "higher_is_better", "truth")
+"""Fields of a result that reports of an earlier ptq lack; their defaults are what was the case then."""
+_FIELDS = {"id": str, **get_type_hints(Case), **get_type_hints(Result)}
+del _FIELDS["case"]
+_VERDICTS = JUDGED | {UNSUPPORTED, NOT_INSTALLED, NO_DATA}
+
+
+class _Reference(TypedDict):
+    value: float
+    worse: bool
+    line: str
+
+
+class _Report(TypedDict):
+    environment: dict[str, Any]
+    results: list[dict[str, Any]]
+    latency: list[Race]
+    structure: list[dict[str, Any]]
+    speed: dict[str, Any]
 
 
 def report(
@@ -76,12 +101,12 @@ def report(
     speed: Mapping[str, Row] | None = None,
 ) -> dict[str, Any]:
     """The report of `results`, `latency` and `structure`, as `Result`, `Timing` and `Structure` give them; sorted."""
-    races = sorted(latency, key=lambda each: (each["id"], each["against"], each["batch"]))
+    races = sorted(latency, key=lambda race: (race["id"], race["against"], race["batch"]))
     merged = [
-        {**each, "latency": [race for race in races if each["id"] in race["stands_for"]]}
-        for each in sorted(results, key=lambda each: str(each["id"]))
+        {**row, "latency": [race for race in races if row["id"] in race["stands_for"]]}
+        for row in sorted(results, key=lambda row: str(row["id"]))
     ]
-    counted = sorted(structure, key=lambda each: str(each["id"]))
+    counted = sorted(structure, key=lambda row: str(row["id"]))
     return {
         "schema": SCHEMA,
         "environment": dict(environment),
@@ -97,20 +122,43 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A report; `BadData` when the file is none, of another schema, or damaged."""
+def load(path: Path) -> dict[str, Any]:
+    """A report as `report` made it, of this ptq or an earlier one.
+
+    Raises `BadData`, one line, when the file is none, of another schema, or damaged: every field that a report shows is
+    checked for its type, so that what reads the report need not.
+    """
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BadData(f"{path}: not a ptq report ({error})") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadData(f"{path}: not a ptq report ({one_line(error)})") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         have = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise BadData(f"{path}: schema={have!r}, but should be {SCHEMA!r}; write it anew with --ptq-json")
+        raise BadData(f"{path}: schema={have!r:.80}, but should be {SCHEMA!r}; write it anew with --ptq-json")
+    content = {"latency": [], "structure": [], "speed": {}, **content}
     try:
-        for each in content["results"]:
-            Result.from_json(each)
-        for each in content.get("latency") or []:
-            _ = each["id"], each["batch"], each["against"], each["ratio"], each["low"], each["high"]
-    except (AttributeError, KeyError, TypeError, PtqError) as error:
-        raise BadData(f"{path}: a result is not as --ptq-json writes it ({error!r}); write it anew") from error
+        check(content, _Report, "report")
+        for index, row in enumerate(content["results"]):
+            row.update({name: Result.__dataclass_fields__[name].default for name in _ADDED if name not in row})
+            _check(row, f"results[{index}]")
+        for index, race in enumerate(content["latency"]):
+            if min(race["ratio"], race["low"], race["high"]) <= 0 or race["verdict"] not in JUDGED:
+                raise BadData(f"latency[{index}] is of {race['id']}, but its verdict or its time ratios are impossible")
+        if len(ids := {row["id"] for row in content["results"]}) < len(content["results"]):
+            raise BadData(f"{len(content['results'])} results, but only {len(ids)} different ids")
+    except (PtqError, ValueError) as error:
+        raise BadData(f"{path}: {one_line(error)}; the file is damaged: write it anew with --ptq-json") from error
     return content
+
+
+def _check(row: dict[str, Any], name: str) -> None:
+    """Raise `PtqError` or `ValueError` for a result that is not as `Result` gives it."""
+    check_fields(row, _FIELDS, name)
+    result = Result.from_json(row)
+    if row["id"] != result.case.id:
+        raise BadData(f"{name}.id={row['id']!r:.80}, but should be {result.case.id!r} by its other fields")
+    if row["verdict"] not in _VERDICTS or (result.judged and (row["value"] is None or row["n"] < 1)):
+        raise BadData(f"{name}: verdict={row['verdict']!r:.20}, value={row['value']}, n={row['n']} cannot be")
+    if row["reference"]:
+        check(row["reference"], _Reference, f"{name}.reference")
+    References(Path()).updated([result], {}, {result.case.id}).compare(result)  # outcomes that are damaged raise

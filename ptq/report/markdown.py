@@ -3,52 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ptq.metrics.metric import SHARE
+from ptq.report import unit
+from ptq.report.findings import absent, complaints, counts, judged, untrue
+from ptq.report.plain import plain
+from ptq.report.ranking import tone, verdict
+from ptq.report.ship import ship
 from ptq.report.timings import timings
-from ptq.result import FAIL, JUDGED, PASS, UNRESOLVED
 
+Row = Mapping[str, Any]
 MOST_ROWS = 300
 """GitHub drops a summary above 1 MiB as a whole."""
-_MARKS = {PASS: "✅", FAIL: "❌", UNRESOLVED: "❔"}
+_MARKS = {"pass": "✅", "fail": "❌", "unresolved": "❔"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 
-def summary(content: Mapping[str, Any]) -> str:
-    """The summary of a report, as `ptq.report.json.read` gives it: failures, the table, what was not run."""
-    results: Sequence[Mapping[str, Any]] = content["results"]
-    judged = [each for each in results if each["verdict"] in JUDGED]
-    counts = Counter(str(each["verdict"]) for each in results)
-    lines = [
-        "## ptq",
-        "",
-        ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items())) or "no case",
-        "",
-    ]
-    told = [each["reason"] for each in judged if each["verdict"] != PASS]
-    told += [each["reason"] for each in timings(content) if each["verdict"] != PASS]
-    told += [each["reference"]["line"] for each in judged if (each.get("reference") or {}).get("worse")]
-    lines += [f"- {escape(each)}" for each in told] + [""] * bool(told)
-    if judged:
-        lines += ["| case | value | FP32 | drop, pp | interval, pp | n | integer | kB | verdict |"]
-        lines += ["|---|--:|--:|--:|:-:|--:|--:|--:|---|"]
-        ranked = sorted(
-            judged, key=lambda each: (each["workload"], each["dtype"] != "fp32", -each["value"], each["id"])
-        )
-        lines += [_row(each) for each in ranked[:MOST_ROWS]]
+def summary(content: Row) -> str:
+    """The summary of a report, as `ptq.report.json.load` gives it: what to ship, failures, tables, what was not run."""
+    results: Sequence[Row] = content["results"]
+    ranked, raced = judged(results), timings(content)
+    lines = ["## ptq", "", *_list(ship(results, raced))]
+    lines += [", ".join(f"{count} {name}" for name, count in counts(results)) or "no case", ""]
+    lines += _list(complaints(content))
+    if ranked:
+        lines += ["| case | value | FP32 | drop | interval | n | integer | kB | verdict |"]
+        lines += ["|---|--:|--:|--:|:-:|--:|--:|--:|---|", *map(_row, ranked[:MOST_ROWS])]
         lines += [f"\n{len(ranked) - MOST_ROWS} more cases are in the JSON report."] * (len(ranked) > MOST_ROWS) + [""]
-    if raced := timings(content):
+    if raced:
         lines += ["| case | batch | against | time ratio | interval | executed | verdict |"]
-        lines += ["|---|--:|---|--:|:-:|---|---|", *[_raced(each) for each in raced[:MOST_ROWS]], ""]
-    absent = Counter(_absence(each) for each in results if each["verdict"] not in JUDGED)
-    lines += [f"- {escape(workload)}: {count} {escape(why)}" for (workload, why), count in sorted(absent.items())]
+        lines += ["|---|--:|---|--:|:-:|---|---|", *map(_raced, raced[:MOST_ROWS]), ""]
+    lines += _list([*untrue(results), *absent(results)])
     return "\n".join(lines).rstrip() + "\n"
 
 
-def append(path: Path, content: Mapping[str, Any]) -> None:
+def append(path: Path, content: Row) -> None:
     """Append the summary to the file other steps of the job write to as well."""
     with path.open("a", encoding="utf-8") as file:
         file.write(summary(content) + "\n")
@@ -56,39 +48,40 @@ def append(path: Path, content: Mapping[str, Any]) -> None:
 
 def escape(text: str) -> str:
     """Text that markdown shows as it is, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return _SPECIAL.sub(r"\\\1", plain(text))
 
 
-def _absence(result: Mapping[str, Any]) -> tuple[str, str]:
-    words = result["verdict"].replace("_", " ")
-    return result["workload"], f"{words}: {result['reason'].removeprefix(words + ': ')}"
+def _list(lines: Sequence[str]) -> list[str]:
+    return [f"- {escape(line)}" for line in lines] + [""] * bool(lines)
 
 
-def _raced(timing: Mapping[str, Any]) -> str:
-    cells = [
-        escape(timing["id"]),
-        str(timing["batch"]),
-        escape(timing["against"]),
-        f"{timing['ratio']:.3f}",
-        f"{timing['low']:.3f} … {timing['high']:.3f}",
-        escape(timing.get("executed") or ""),
-        f"{_MARKS[timing['verdict']]} {timing['verdict']}",
-    ]
-    return "| " + " | ".join(cells) + " |"
+def _cells(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
-def _row(result: Mapping[str, Any]) -> str:
-    interval, size, share = result.get("interval"), result.get("size_bytes"), result.get("integer_share")
-    drop, fp32 = result.get("drop"), result.get("fp32_value")
-    cells = [
-        escape(str(result["id"])),
-        f"{result['value']:.4f}",
-        "" if fp32 is None else f"{fp32:.4f}",
-        "" if drop is None else f"{drop:+.2f}",
-        "" if not interval else f"{interval[0]:+.2f} … {interval[1]:+.2f}",
-        str(result["n"]),
+def _raced(race: Row) -> str:
+    return _cells(
+        escape(race["id"]),
+        str(race["batch"]),
+        escape(race["against"]),
+        f"{race['ratio']:.3f}",
+        f"{race['low']:.3f} … {race['high']:.3f}",
+        escape(race["executed"]),
+        f"{_MARKS[tone(race)]} {verdict(race)}",
+    )
+
+
+def _row(row: Row) -> str:
+    size, share = row["size_bytes"], row["integer_share"]
+    of_value = "" if row["unit"] == SHARE else f" {escape(row['unit'])}"
+    return _cells(
+        escape(row["id"]),
+        unit.value(row, row["value"]) + of_value,
+        unit.value(row, row["fp32_value"]),
+        "" if row["drop"] is None else f"{unit.drop(row, row['drop'])} {escape(unit.of_drop(row))}",
+        " … ".join(unit.drop(row, bound) for bound in row["interval"] or ()),
+        str(row["n"]),
         "" if share is None else f"{share:.0%}",
         "" if size is None else f"{size / 1000:.0f}",
-        f"{_MARKS[result['verdict']]} {result['verdict']}",
-    ]
-    return "| " + " | ".join(cells) + " |"
+        f"{_MARKS[tone(row)]} {verdict(row)}",
+    )

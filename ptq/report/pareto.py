@@ -12,7 +12,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     """
     kept: list[int] = []
     best = float("-inf")
-    for position in sorted(range(len(points)), key=lambda each: (points[each][0], -points[each][1], each)):
+    for position in sorted(range(len(points)), key=lambda at: (points[at][0], -points[at][1], at)):
         if points[position][1] > best:
             kept.append(position)
             best = points[position][1]

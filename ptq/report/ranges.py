@@ -15,8 +15,8 @@ from rich.text import Text
 
 from ptq.calibration.statistics import TensorStatistics
 from ptq.errors import NotInstalled
-from ptq.methods import Range, corrects, methods
-from ptq.quantizer import Quantizer
+from ptq.quantization.method import Method, Range
+from ptq.quantization.quantizer import Quantizer
 
 _COLOURS = ("tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink")
 
@@ -37,19 +37,21 @@ class TensorRanges:
         return float(outside) / self.seen.count
 
 
-def tensor_ranges(statistics: Mapping[str, TensorStatistics], quantizer: Quantizer) -> list[TensorRanges]:
-    """Every tensor with every method's range for `quantizer`, by name; a method that only corrects weights on top of
-    another's ranges is left out.
+def tensor_ranges(
+    statistics: Mapping[str, TensorStatistics], quantizer: Quantizer, methods: Mapping[str, Method]
+) -> list[TensorRanges]:
+    """Every tensor with the range each of `methods` has for `quantizer`, by name; a method that corrects weights on top
+    of another's ranges is left out.
     """
-    known = {name: choose for name, choose in methods().items() if not corrects(name)}
+    known = {name: method for name, method in methods.items() if not method.corrects}
     return [
-        TensorRanges(name, seen, {method: choose(seen, quantizer) for method, choose in known.items()})
+        TensorRanges(name, seen, {key: method.choose(seen, quantizer) for key, method in known.items()})
         for name, seen in sorted(statistics.items())
     ]
 
 
 def table(tensors: list[TensorRanges], width: int = 140, color: bool = False) -> str:
-    """A line a tensor: its range, mean and rms, and each method's range and clipped share."""
+    """A line a tensor: its range and rms, and each method's range and clipped share."""
     names = list(tensors[0].ranges) if tensors else []
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("tensor", overflow="ellipsis", no_wrap=True, min_width=12)
@@ -60,7 +62,7 @@ def table(tensors: list[TensorRanges], width: int = 140, color: bool = False) ->
             Text(each.name),
             f"{each.seen.min:.4g}",
             f"{each.seen.max:.4g}",
-            f"{each.seen.rms:.4g}",
+            f"{each.seen.histogram.rms:.4g}",
         ]
         for name in (name for name in names if name != "minmax"):
             low, high = each.ranges[name]

@@ -1,14 +1,15 @@
-"""A scatter plot of accuracy against a cost, with its Pareto front: inline SVG, no script."""
+"""A scatter plot of a metric against a cost, with its Pareto front; ``templates/scatter.html.j2`` draws it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ptq.report.element import Element, element
 from ptq.report.pareto import front
 
+FRAME = LEFT, RIGHT, TOP, BOTTOM = 58, 406, 12, 254
+"""The edges of what is drawn in, in pixels; beyond them is room for ticks and names."""
 # Okabe and Ito's palette, which colour-blind readers can tell apart; a shape each, so that print without colour can too
 _STYLES = {
     "fp32": ("#000000", "square"),
@@ -16,14 +17,11 @@ _STYLES = {
     "uint8": ("#0072B2", "diamond"),
     "u8s8": ("#009E73", "triangle"),
 }
-_OTHER = ("#CC79A7", "circle")
-Scale = Callable[[float], float]
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 420, 300, 58, 14, 12, 46
 
 
 @dataclass(frozen=True)
 class Point:
-    """One case: its cost (x), its accuracy (y, 0..1), its dtype and what a reader sees when pointing at it.
+    """One case: its cost (x), its value (y), its dtype and what it is called.
 
     `size` is a second cost, drawn as the mark's area; None when there is none.
     """
@@ -37,110 +35,73 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """Of a linear scale: where it starts and ends, and the ticks on it."""
+    """A linear scale: where it starts and ends, in units and in pixels, and the ticks on it, in units."""
 
     low: float
     high: float
     ticks: tuple[float, ...]
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """The pixel of a value."""
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def scatter(points: Sequence[Point], cost: str, value: str) -> Element:
-    """The figure: plot, then the front as a numbered list, which is what its marks are numbered by.
+@dataclass(frozen=True)
+class Scatter:
+    """The picture: every point, those of the front by cost, and the axes, `cost` and `value` with their names."""
 
-    `cost` and `value` name the axes, with units.
-    """
-    across, up = axis([each.cost for each in points]), axis([each.value for each in points])
+    points: tuple[Point, ...]
+    best: tuple[Point, ...]
+    cost: str
+    value: str
+    across: Axis
+    up: Axis
 
-    def x(at: float) -> float:
-        return _LEFT + (at - across.low) / (across.high - across.low) * (_WIDTH - _LEFT - _RIGHT)
+    @property
+    def largest(self) -> float:
+        """Of the points' sizes; 0 when none has any."""
+        return max(point.size or 0.0 for point in self.points)
 
-    def y(at: float) -> float:
-        return _HEIGHT - _BOTTOM - (at - up.low) / (up.high - up.low) * (_HEIGHT - _TOP - _BOTTOM)
+    @property
+    def dtypes(self) -> list[str]:
+        """In the order of the points."""
+        return list(dict.fromkeys(point.dtype for point in self.points))
 
-    best = front([(each.cost, each.value) for each in points])
-    line = " ".join(f"{x(points[each].cost):.1f},{y(points[each].value):.1f}" for each in best)
-    largest = max((each.size or 0.0 for each in points), default=0.0)
-    svg = element(
-        "svg",
-        element("title", f"{value} against {cost}"),
-        *_grid(across, up, x, y, cost, value),
-        element("polyline", points=line, fill="none", stroke="#555", stroke_width=1.5, stroke_dasharray="5 3"),
-        *[_mark(x(each.cost), y(each.value), each, largest) for each in points],
-        *[
-            element("text", str(number), x=x(points[each].cost) + 7, y=y(points[each].value) - 6, class_="number")
-            for number, each in enumerate(best, 1)
-        ],
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        role="img",
-    )
-    listed = [
-        element("li", f"{points[each].label}: {points[each].value:.4f} at {number(points[each].cost)}") for each in best
-    ]
-    area = "; area: the size of the artifact" if largest else ""
-    caption = element("figcaption", f"{value} against {cost}; dashed: the Pareto front{area}", element("ol", *listed))
-    return element("figure", svg, _legend(points), caption)
+    def radius(self, point: Point) -> float:
+        """Of the point's mark, in pixels: the area is as its size."""
+        return max(8 * math.sqrt(point.size / self.largest), 3.0) if point.size else 5.0
 
 
-def axis(values: Sequence[float]) -> Axis:
-    """A scale that holds `values` with a margin, and three to seven round ticks."""
+def scatter(points: Sequence[Point], cost: str, value: str, higher_is_better: bool = True) -> Scatter:
+    """The picture of at least one point; `cost` and `value` name the axes, with units."""
+    best = front([(point.cost, point.value if higher_is_better else -point.value) for point in points])
+    across = axis([point.cost for point in points], LEFT, RIGHT)
+    up = axis([point.value for point in points], BOTTOM, TOP)
+    return Scatter(tuple(points), tuple(points[index] for index in best), cost, value, across, up)
+
+
+def axis(values: Sequence[float], start: float, end: float) -> Axis:
+    """A scale that holds `values` with a margin, and three to seven round ticks, from pixel `start` to `end`."""
     low, high = min(values), max(values)
-    span = (high - low) or abs(high) * 0.1 or 1.0
+    largest = max(abs(low), abs(high))
+    span = high - low
+    if span <= 1e-9 * largest:  # equal, or nearer to each other than floats can divide
+        span = largest / 10 if largest > 1e-99 else 1.0
     low, high = low - 0.08 * span, high + 0.08 * span
     raw = (high - low) / 5
     unit = 10.0 ** math.floor(math.log10(raw))
-    step = next(unit * each for each in (1, 2, 2.5, 5, 10) if unit * each >= raw)
-    first = math.ceil(low / step)
-    ticks = tuple(each * step for each in range(first, math.floor(high / step) + 1))
-    return Axis(low, high, ticks)
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw)
+    ticks = range(math.ceil(low / step), math.floor(high / step) + 1)
+    return Axis(low, high, tuple(tick * step for tick in ticks), start, end)
+
+
+def style(dtype: str) -> tuple[str, str]:
+    """The colour of a dtype's marks and the name of their shape."""
+    return _STYLES.get(dtype, ("#CC79A7", "circle"))
 
 
 def number(value: float) -> str:
     """Four significant digits, without an exponent below a million."""
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
-
-
-def _grid(across: Axis, up: Axis, x: Scale, y: Scale, cost: str, value: str) -> list[Element]:
-    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    drawn = []
-    for tick in across.ticks:
-        drawn.append(element("line", x1=x(tick), x2=x(tick), y1=_TOP, y2=bottom, class_="grid"))
-        drawn.append(element("text", number(tick), x=x(tick), y=bottom + 15, text_anchor="middle"))
-    for tick in up.ticks:
-        drawn.append(element("line", x1=_LEFT, x2=right, y1=y(tick), y2=y(tick), class_="grid"))
-        drawn.append(element("text", number(tick), x=_LEFT - 5, y=y(tick) + 4, text_anchor="end"))
-    middle = (_TOP + bottom) / 2
-    return [
-        *drawn,
-        element("text", cost, x=(_LEFT + right) / 2, y=_HEIGHT - 8, text_anchor="middle", class_="axis"),
-        element(
-            "text", value, x=12, y=middle, text_anchor="middle", class_="axis", transform=f"rotate(-90 12 {middle:.1f})"
-        ),
-    ]
-
-
-def _mark(x: float, y: float, point: Point, largest: float) -> Element:
-    colour, shape = _STYLES.get(point.dtype, _OTHER)
-    title = element("title", f"{point.label}: {point.value:.4f} at {number(point.cost)}")
-    radius = 8 * math.sqrt(point.size / largest) if point.size else 5.0
-    return _shape(shape, x, y, max(radius, 3.0), colour, title)
-
-
-def _shape(shape: str, x: float, y: float, r: float, colour: str, title: Element | None = None) -> Element:
-    if shape == "circle":
-        return element("circle", title, cx=x, cy=y, r=r, fill=colour, fill_opacity=0.75)
-    corners = {
-        "square": [(-r, -r), (r, -r), (r, r), (-r, r)],
-        "diamond": [(0, -1.3 * r), (1.3 * r, 0), (0, 1.3 * r), (-1.3 * r, 0)],
-        "triangle": [(0, -1.3 * r), (1.2 * r, r), (-1.2 * r, r)],
-    }[shape]
-    at = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
-    return element("polygon", title, points=at, fill=colour, fill_opacity=0.75)
-
-
-def _legend(points: Sequence[Point]) -> Element:
-    entries = []
-    for dtype in dict.fromkeys(each.dtype for each in points):
-        colour, shape = _STYLES.get(dtype, _OTHER)
-        mark = element("svg", _shape(shape, 7, 7, 5.0, colour), viewBox="0 0 14 14", class_="key", aria_hidden="true")
-        entries.append(element("span", mark, dtype))
-    return element("p", *entries, class_="legend")

@@ -1,24 +1,40 @@
-"""Timings: which time ratios of a report belong to which results."""
+"""Timings: the races of a report, and which of them are of which results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from ptq.cases import FP32
 
 Row = Mapping[str, Any]
 
 
+class Race(TypedDict):
+    """What reports use of an object of the report's ``latency``; units are in `ptq.report.json`."""
+
+    id: str
+    stands_for: list[str]
+    batch: int
+    against: str
+    ratio: float
+    low: float
+    high: float
+    other_ms: float
+    reference_ms: float
+    executed: str
+    verdict: str
+    reason: str
+    red: bool
+
+
 def timings(content: Row) -> Sequence[Row]:
-    """Every timing of a report, by id, what it ran against, and batch."""
-    races: Sequence[Row] = content.get("latency") or []
+    """Every race of a report, by id, what it ran against, and batch."""
+    races: Sequence[Row] = content["latency"]
     return races
 
 
-def by_result(content: Row) -> dict[str, dict[int, Row]]:
-    """For each result's id, the time ratios to FP32 of its graph, by batch size."""
-    return {
-        each["id"]: {race["batch"]: race for race in each.get("latency") or [] if race["against"] == FP32}
-        for each in content["results"]
-    }
+def of_case(races: Sequence[Row], case_id: str) -> dict[int, Row]:
+    """The races against FP32 of a case's graph, by batch size."""
+    found = [race for race in races if race["against"] == FP32 and case_id in race["stands_for"]]
+    return {race["batch"]: race for race in sorted(found, key=lambda race: race["batch"])}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ptq.calibration.sampling import calibration_samples, evaluation_samples
-from ptq.contract import InputContract
-from ptq.datasets.cifar10 import read
+from ptq.data.cifar10 import files, read
+from ptq.data.contract import InputContract
+from ptq.data.images import Split
+from ptq.data.reader import Reader
+from ptq.data.samples import ArraySamples
+from ptq.data.sampling import calibration_samples, evaluation_samples
+from ptq.engine.workload import Artifact, Source, Workload
 from ptq.errors import NoData
-from ptq.models.conversion import converted
-from ptq.samples import ArraySamples
-from ptq.store import Store
-from ptq.workload import Artifact, Source, Workload
 
 KERAS, ONNX, TFLITE = "pretrainedResnet.h5", "pretrainedResnet.onnx", "pretrainedResnet_quant.tflite"
 CHANNEL_MEAN = (125.3, 122.95, 113.87)
@@ -24,22 +24,26 @@ def WORKLOAD(data: Path | None) -> Workload:
     return Workload(
         name="cifar10",
         model=partial(_model, data),
-        calibration=partial(_calibration, data),
-        evaluation=partial(_evaluation, data),
+        calibration=Reader(partial(_calibration, data), partial(_files, data, "train")),
+        evaluation=Reader(partial(_evaluation, data), partial(_files, data, "test")),
         contract=InputContract((None, 32, 32, 3), "NHWC", low=0, high=255, channel_mean=CHANNEL_MEAN),
         artifacts={"mlperf_tiny": Artifact("tflite", "int8", partial(_tflite, data))},
         as_evaluated=partial(_as_evaluated, data),
     )
 
 
-def _model(data: Path | None, store: Store) -> Source:
+def _model(data: Path | None) -> Path | Source:
     folder = _folder(data)
     keras = _find(folder, KERAS)
     if (onnx := _find(folder, ONNX)) is not None:
         return Source(onnx, keras)
     if keras is None:
         raise NoData(f"cifar10: neither {ONNX} nor {KERAS} in {folder} or its models/; get one from mlcommons/tiny")
-    return Source(converted(keras, store), keras)
+    return keras
+
+
+def _files(data: Path | None, split: Split) -> list[Path]:
+    return files(_folder(data), split)
 
 
 def _calibration(data: Path | None) -> ArraySamples:

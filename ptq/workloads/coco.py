@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from ptq.cases import FP32, NONE, Case
-from ptq.contract import InputContract
-from ptq.datasets.coco import CocoImages, read_coco
-from ptq.datasets.image_files import ImageFiles, list_images, sample
-from ptq.datasets.letterbox_check import check_letterbox
+from ptq.checks.letterbox import check_letterbox
+from ptq.data.coco import CocoImages, read_coco
+from ptq.data.contract import InputContract
+from ptq.data.image_files import ImageFiles, list_images, sample
+from ptq.data.reader import Reader
+from ptq.engine.workload import Workload
 from ptq.errors import NoData, NotInstalled
 from ptq.metrics.detection import MAP
-from ptq.store import Store
-from ptq.workload import Source, Workload
 
 ONNX = "yolo11n.onnx"
 CHANNEL_MEAN = (0.470, 0.447, 0.408)
@@ -29,8 +29,8 @@ def WORKLOAD(data: Path | None) -> Workload:
     return Workload(
         name="coco",
         model=partial(_model, data),
-        calibration=partial(_calibration, data),
-        evaluation=partial(_evaluation, data),
+        calibration=Reader(partial(_calibration, data), partial(_files, data, "train2017")),
+        evaluation=Reader(partial(_evaluation, data), partial(_files, data, "val2017")),
         contract=InputContract((1, 3, 640, 640), "NCHW", low=0.0, high=1.0, channel_mean=CHANNEL_MEAN),
         metric=MAP(),
         include=_include,
@@ -50,12 +50,17 @@ def _include(case: Case) -> bool:
     return case.method in _METHODS
 
 
-def _model(data: Path | None, store: Store) -> Source:
+def _model(data: Path | None) -> Path:
     folder = _folder(data)
     for each in (folder / "models" / ONNX, folder / ONNX):
         if each.is_file():
-            return Source(each)
+            return each
     raise NoData(f"coco: no {ONNX} in {folder} or its models/; export it from Ultralytics' YOLO11n with imgsz=640")
+
+
+def _files(data: Path | None, split: str) -> list[Path]:
+    annotations = _annotations(data, split)
+    return [*list_images(_images(data, split)), *([annotations] if annotations.is_file() else [])]
 
 
 def _calibration(data: Path | None) -> ImageFiles:
@@ -74,8 +79,11 @@ def _as_evaluated(data: Path | None) -> CocoImages:
 
 
 def _annotated(data: Path | None, split: str) -> CocoImages:
-    folder = _images(data, split)
-    return read_coco(folder, folder.parents[1] / "annotations" / f"instances_{split}.json")
+    return read_coco(_images(data, split), _annotations(data, split))
+
+
+def _annotations(data: Path | None, split: str) -> Path:
+    return _folder(data) / "coco" / "annotations" / f"instances_{split}.json"
 
 
 def _images(data: Path | None, split: str) -> Path:

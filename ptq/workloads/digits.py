@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ptq.calibration.sampling import calibration_samples, evaluation_samples
-from ptq.contract import InputContract
-from ptq.datasets.digits import read
-from ptq.samples import ArraySamples
-from ptq.workload import Workload
+from ptq.data.contract import InputContract
+from ptq.data.digits import read
+from ptq.data.samples import ArraySamples
+from ptq.data.sampling import calibration_samples, evaluation_samples
+from ptq.engine.workload import Workload
 
 MODEL = Path(__file__).parents[1] / "models" / "digits_resnet8.onnx"
 

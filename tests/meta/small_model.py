@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ptq.samples import ArraySamples
+from ptq.data.samples import ArraySamples, FittedSamples
+from ptq.models.onnx_file import signature
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = ArraySamples(np.maximum(GENERATOR.normal(size=(40, 3, 8, 8)) + 0.5, 0).astype(np.float32))
@@ -44,6 +45,11 @@ def small_model(path: Path, batch: int | str = "n") -> Path:
     )
     onnx.save(onnx.shape_inference.infer_shapes(model), path)
     return path
+
+
+def fit(model: Path, samples: ArraySamples) -> FittedSamples:
+    """Samples as the model takes them."""
+    return FittedSamples(samples, signature(model), "calibration")
 
 
 def model_of(path: Path, nodes: list[Any], shape: list[Any], exit_shape: list[Any], held: Any = ()) -> Path:

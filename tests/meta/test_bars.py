@@ -1,4 +1,4 @@
-"""ptq.bars: the most specific pattern governs, and nothing in bars.toml is silently without effect."""
+"""ptq.gate.bars: the most specific pattern governs, and nothing in bars.toml is silently without effect."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptq.bars import Bar, Bars, load_bars
 from ptq.errors import BadData, PtqError
+from ptq.gate.bars import Bar, Bars, load_bars
+from ptq.metrics.fidelity import Agreement, Fidelity
+from ptq.metrics.metric import Metric
+from ptq.metrics.top1 import Top1
 
 IDS = ["digits-onnxruntime-fp32", "digits-onnxruntime-int8-minmax", "digits-onnxruntime-u8s8-minmax"]
 
@@ -27,16 +30,23 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ["digits-*"]
         why = "measured, less a margin"
         floor = 0.97
+        ceiling = 3
         max_drop = 1
+        min_agreement = 0.98
+        min_sqnr_db = 30
         confidence = 0.95
         min_integer_share = 1.0
         min_speedup = 1.1
         max_ratio = 0.95
-        expected_failure = ["latency", "structure"]
+        expected_failure = ["latency", "accuracy without vnni"]
         """,
     )
     bar = bars.of(IDS[1])
-    assert bar == Bar("digits-*", "measured, less a margin", 0.97, 1.0, 0.95, 1.0, 1.1, 0.95, ("latency", "structure"))
+    assert bar == Bar(
+        "digits-*", "measured, less a margin", floor=0.97, ceiling=3.0, max_drop=1.0, min_agreement=0.98,
+        min_sqnr_db=30.0, confidence=0.95, min_integer_share=1.0, min_speedup=1.1, max_ratio=0.95,
+        expected_failure=("latency", "accuracy without vnni"),
+    )  # fmt: skip
     assert bar.ratio == pytest.approx(1 / 1.1)
     assert bars.check(IDS) == []
     assert Bar("a", "b", floor=0.5).as_json() == {"pattern": "a", "why": "b", "floor": 0.5}
@@ -97,19 +107,25 @@ GOOD = 'why = "measured"\nfloor = 0.9\n'
     [
         ('["a"]\n' + GOOD + "flor = 0.9", "unknown key 'flor': was 'floor' meant?"),
         ('["a"]\n' + GOOD + "zzz = 0.9", "unknown key 'zzz': it should be one of why, floor"),
-        ('["a"]\nwhy = "w"\nfloor = "0.9"', "floor='0.9', but should be a number in 0..1"),
+        ('["a"]\nwhy = "w"\nfloor = "0.9"', "floor='0.9', but should be a number"),
         ('["a"]\nwhy = "w"\nfloor = true', "floor=True, but should be"),
-        ('["a"]\nwhy = "w"\nfloor = 87.2', "floor=87.2, but should be a number in 0..1"),
+        ('["a"]\nwhy = "w"\nceiling = inf', "ceiling=inf, but should be a number"),
+        ('["a"]\nwhy = "w"\nmin_agreement = 99', "min_agreement=99, but should be a number in 0..1"),
+        ('["a"]\nwhy = "w"\nmin_sqnr_db = "40"', "min_sqnr_db='40', but should be a number, in dB"),
         ('["a"]\nwhy = "w"\nfloor = nan', "floor=nan, but should be"),
-        ('["a"]\nwhy = "w"\nmax_drop = -1', "max_drop=-1, but should be percentage points in 0..100"),
+        ('["a"]\nwhy = "w"\nmax_drop = -1', "max_drop=-1, but should be a number from 0, in percentage points or"),
         ('["a"]\n' + GOOD + "confidence = 95", "confidence=95, but should be"),
         ('["a"]\n' + GOOD + "confidence = 1", "confidence=1, but should be"),
         ('["a"]\n' + GOOD + "max_ratio = 0", "max_ratio=0, but should be a number above 0"),
         ('["a"]\n' + GOOD + "expected_failure = true", "expected_failure=True, but should be a list of accuracy, "),
         ('["a"]\n' + GOOD + 'expected_failure = ["speed"]', "expected_failure=['speed'], but should be"),
+        (
+            '["a"]\n' + GOOD + 'expected_failure = ["accuracy without avx9"]',
+            "each alone or as in 'accuracy without vnni'",
+        ),
         ('["a"]\nfloor = 0.9', "has no why"),
         ('["a"]\nwhy = " "\nfloor = 0.9', "why=' ', but should be a sentence"),
-        ('["a"]\nwhy = "w"\nmax_ratio = 1.0', "has neither floor nor max_drop"),
+        ('["a"]\nwhy = "w"\nmax_ratio = 1.0', "has none of floor, ceiling, max_drop, min_agreement, min_sqnr_db"),
         ("floor = 0.9", "floor=0.9, but should be a table"),
         ('["a"]\n' + GOOD + '["a"]\n' + GOOD, "cannot be read as TOML"),
         ("[", "cannot be read as TOML"),
@@ -142,3 +158,55 @@ def test_of_and_check_agree(pattern: str, case_id: str) -> None:
     except PtqError:
         assert len(lines) == 2
     assert bars.bars[0].specificity <= len(pattern)
+
+
+class Loss(Metric):
+    name, unit, higher_is_better = "mse", "squared error", False
+
+
+@pytest.mark.parametrize(
+    ("keys", "metric", "told"),
+    [
+        ("floor = 87.2", Top1(), "floor=87.2, but top1 lies in 0..1"),
+        ("floor = 0.1", Loss(), "floor=0.1, but less is better of mse: set a ceiling"),
+        ("ceiling = 0.1", Top1(), "ceiling=0.1, but more is better of top1: set a floor"),
+        ("max_drop = 101", Agreement(), "max_drop=101, but should be percentage points in 0..100"),
+        ("floor = 200", Fidelity(), "floor=200, but sqnr lies in -150..150 dB"),
+        ("max_drop = 3", Fidelity(), "max_drop=3, but sqnr is a distance to FP32 already: set min_sqnr_db or a floor"),
+    ],
+)
+def test_a_key_that_no_metric_can_use_is_told(keys: str, metric: Metric, told: str, tmp_path: Path) -> None:
+    bars = written(tmp_path, f'["digits-*"]\nwhy = "w"\n{keys}')
+    with pytest.raises(BadData) as caught:
+        bars.fitting(IDS[0], metric)
+    assert str(caught.value) == f'{tmp_path / "bars.toml"}: ["digits-*"] {told}'
+
+
+def test_what_a_metric_can_use_fits(tmp_path: Path) -> None:
+    for keys, metric in (
+        ("floor = 0.9\nmax_drop = 100", Top1()),
+        ("ceiling = 1e9\nmax_drop = 1e6", Loss()),
+        ("floor = 30", Fidelity()),
+        ("min_sqnr_db = 30\nmin_agreement = 1", Fidelity()),
+    ):
+        bars = written(tmp_path, f'["digits-*"]\nwhy = "w"\n{keys}')
+        assert bars.fitting(IDS[0], metric) == bars.bars[0]
+
+
+@pytest.mark.parametrize(
+    ("isa", "words"),
+    [
+        (("Linux x86_64", "avx2"), "expected without vnni"),
+        (("Linux x86_64",), "expected without vnni"),
+        (("Linux x86_64", "avx2", "avx512f", "avx512_vnni"), None),
+        (("Linux x86_64", "avx2", "avx_vnni"), None),
+        (("Linux aarch64", "asimddp"), None),
+        (("Windows AMD64",), None),  # it does not say what the CPU has
+        ((), None),
+    ],
+)
+def test_a_failure_may_be_expected_on_a_cpu_alone(isa: tuple[str, ...], words: str | None) -> None:
+    bar = Bar("*", "w", floor=0.5, expected_failure=("accuracy without vnni",))
+    assert bar.expects("accuracy", isa) == words
+    assert bar.expects("latency", isa) is None
+    assert Bar("*", "w", floor=0.5, expected_failure=("accuracy",)).expects("accuracy", isa) == "expected"

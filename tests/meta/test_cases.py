@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptq.cases import Case
+from ptq.engine.pipeline import Pipeline
+from ptq.engine.registry import Registry, declared
+from ptq.engine.store import Store
 from ptq.errors import PtqError
-from ptq.pipeline import backends, cases_of, float_case
-from ptq.workloads import builtin_workloads
 
 words = st.from_regex(r"[a-z0-9_.]{1,12}", fullmatch=True)
 
@@ -33,12 +34,15 @@ def test_fields_make_the_case_again(workload: str, dtype: str, method: str) -> N
 
 
 def test_the_ids_of_the_whole_grid_are_unique() -> None:
-    ids = [case.id for workload in builtin_workloads(None) for case in cases_of(workload)]
+    registry = Registry()
+    ids = [case.id for each in declared(registry, None) for case in Pipeline(each, Store(), registry).cases()]
     assert len(ids) > 50
     assert len(set(ids)) == len(ids)
 
 
 def test_every_backend_lists_cases_of_its_own_and_has_a_float_case_to_race() -> None:
-    for name, backend in backends().items():
-        assert float_case(next(iter(backend.cases("any")))).is_float, name
-        assert all(case.backend == name and case.workload == "any" for case in backend.cases("any"))
+    registry = Registry()
+    for name, backend in registry.backends.items():
+        cases = list(backend.cases("any", registry.methods))
+        assert registry.float_case(cases[0]).is_float, name
+        assert all(case.backend == name and case.workload == "any" for case in cases)

@@ -12,10 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ptq.backends.onnxruntime.census import census, count
-from ptq.bars import Bar
+from ptq.backends.onnxruntime.census import _FLOAT, _INTEGER, census, count
+from ptq.backends.protocol import COUNTED
 from ptq.errors import BadModel
-from ptq.verdict import FAIL, PASS, judge_structure
+from ptq.gate.bars import Bar
+from ptq.gate.verdict import FAIL, PASS, judge_structure
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 BAR = Bar("*", "test", floor=0.5, min_integer_share=1.0)
@@ -175,6 +176,14 @@ def test_quantizers_are_stray_through_what_hands_on() -> None:
     assert found.stray == 2
     assert found.integer_share == 0.0
     assert found.cause is not None
+
+
+def test_only_what_every_backend_counts_is_counted() -> None:
+    assert set(_FLOAT.values()) == COUNTED
+    assert set(_INTEGER.values()) <= COUNTED
+    kinds = [*sorted(COUNTED), "Relu", "Softmax", "LayerNormalization", "RNN"]
+    found = count(graph_of([helper.make_node(kind, ["x"], [f"y{kind}"]) for kind in kinds]))
+    assert dict(found.floating) == dict.fromkeys(sorted(COUNTED), 1)
 
 
 def test_a_pool_of_integers_is_integer_and_shape_arithmetic_is_none() -> None:

@@ -8,10 +8,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ptq.checks import Check, Subject, checks
-from ptq.contract import InputContract
+from ptq.checks.preprocessing import Check, Subject, checks
+from ptq.data.batch import only
+from ptq.data.contract import InputContract
+from ptq.data.samples import ArraySamples, FittedSamples
+from ptq.data.signature import Signature, Tensor
 from ptq.errors import BadData, Unsupported
-from ptq.samples import ArraySamples
 
 CLASSES, SIZE = 5, 8
 CONTRACT = InputContract((None, SIZE, SIZE, 3), "NHWC", low=0, high=255, channel_mean=(150, 110, 70))
@@ -26,12 +28,13 @@ def templates():
     return np.clip(tint + noise, 0, 255)
 
 
-def predict(inputs):
+def predict(batch):
     """A float model: the nearest template."""
+    inputs = only(batch)
     assert inputs.dtype == np.float32
     assert inputs.shape[1:] == (SIZE, SIZE, 3)
     far = ((inputs[:, None].astype(np.float64) - templates()) ** 2).mean(axis=(2, 3, 4))
-    return (-far).astype(np.float32)
+    return {"p": (-far).astype(np.float32)}
 
 
 def images(seed: int, per_class: int = 40, seen: str = "samples") -> ArraySamples:
@@ -39,7 +42,8 @@ def images(seed: int, per_class: int = 40, seen: str = "samples") -> ArraySample
     generator = np.random.default_rng(seed)
     labels = np.concatenate([generator.permutation(CLASSES) for _ in range(per_class)]).astype(np.int64)
     pixels = templates()[labels] + generator.normal(0, 90, (len(labels), SIZE, SIZE, 3))
-    return ArraySamples(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), labels, NAMES, seed=seed, name=seen)
+    inputs = np.clip(np.rint(pixels), 0, 255).astype(np.float32)
+    return ArraySamples({"x": inputs}, labels, NAMES, seed=seed, name=seen)
 
 
 def read(which: str) -> ArraySamples:
@@ -47,7 +51,7 @@ def read(which: str) -> ArraySamples:
 
 
 def not_black(samples) -> None:
-    if not next(samples.batches(1)).any():
+    if not only(next(samples.batches(1))).any():
         raise BadData("batch[0] is black, but should show something; likely cause: an image that cannot be decoded")
 
 
@@ -55,7 +59,7 @@ def good() -> Subject:
     return Subject(
         calibration=read("calibration"),
         evaluation=read("evaluation"),
-        contract=CONTRACT,
+        contracts={"x": CONTRACT},
         predict=lambda: predict,
         readers={name: partial(read, name) for name in ("calibration", "evaluation")},
         as_evaluated=partial(images, 1),
@@ -76,23 +80,24 @@ class Raw:
     """Samples that are not cast or copied on their way: what a foreign reader may give."""
 
     inputs: np.ndarray
-    labels: np.ndarray | None = None
+    targets: np.ndarray | None = None
     class_names: tuple[str, ...] = NAMES
     seed: int | None = None
+    name: str = "x"
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def batches(self, size: int) -> Iterator[np.ndarray]:
+    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, len(self.inputs), size):
-            yield self.inputs[start : start + size]
+            yield {self.name: self.inputs[start : start + size]}
 
     def hashes(self):
-        return ArraySamples(self.inputs).hashes()
+        return ArraySamples({"x": self.inputs}).hashes()
 
     @property
     def digest(self) -> str:
-        return ArraySamples(self.inputs, self.labels).digest
+        return ArraySamples({"x": self.inputs}, self.targets).digest
 
 
 def misread(change, which=("calibration", "evaluation")):
@@ -101,8 +106,9 @@ def misread(change, which=("calibration", "evaluation")):
     def sabotage(subject: Subject) -> Subject:
         for name in which:
             samples = getattr(subject, name)
-            inputs = change(samples.inputs.astype(np.float32))
-            subject = replace(subject, **{name: Raw(inputs, samples.labels)})
+            batches = list(samples.batches(100))
+            inputs = change(np.concatenate([only(batch) for batch in batches]))
+            subject = replace(subject, **{name: Raw(inputs, samples.targets, name=next(iter(batches[0])))})
         return subject
 
     return sabotage
@@ -114,7 +120,7 @@ def relabelled(change, which=("calibration",)):
     def sabotage(subject: Subject) -> Subject:
         for name in which:
             samples = getattr(subject, name)
-            subject = replace(subject, **{name: replace(samples, labels=change(samples.labels))})
+            subject = replace(subject, **{name: replace(samples, targets=change(samples.targets))})
         return subject
 
     return sabotage
@@ -125,16 +131,17 @@ def taken(choose):
 
     def sabotage(subject: Subject) -> Subject:
         samples = subject.calibration
-        at = choose(samples.labels)
-        return replace(subject, calibration=replace(samples, inputs=samples.inputs[at], labels=samples.labels[at]))
+        at = choose(samples.targets)
+        inputs = {"x": samples.inputs["x"][at]}
+        return replace(subject, calibration=replace(samples, inputs=inputs, targets=samples.targets[at]))
 
     return sabotage
 
 
 def leaked(subject: Subject) -> Subject:
-    inputs = subject.calibration.inputs.copy()
-    inputs[7] = subject.evaluation.inputs[33]
-    return replace(subject, calibration=replace(subject.calibration, inputs=inputs))
+    inputs = subject.calibration.inputs["x"].copy()
+    inputs[7] = subject.evaluation.inputs["x"][33]
+    return replace(subject, calibration=replace(subject.calibration, inputs={"x": inputs}))
 
 
 def noisy() -> ArraySamples:
@@ -147,9 +154,9 @@ class Once(Raw):
     """Samples whose iterator is used up by the first pass."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "left", iter([self.inputs]))
+        object.__setattr__(self, "left", iter([{"x": self.inputs}]))
 
-    def batches(self, size: int) -> Iterator[np.ndarray]:
+    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
         return self.left
 
 
@@ -222,7 +229,7 @@ SABOTAGE = {
     "used up": (
         "reproducible",
         "two passes over the samples differ.*likely cause: an iterator that is used up",
-        lambda subject: replace(subject, evaluation=Once(subject.evaluation.inputs), readers={}),
+        lambda subject: replace(subject, evaluation=Once(subject.evaluation.inputs["x"]), readers={}),
     ),
     "accuracy /255": ("accuracy", "^calibration: .*likely cause: divided by 255", misread(divided, ONE)),
     "accuracy bgr": ("accuracy", "^calibration: .*likely cause: BGR where RGB should be", misread(bgr)),
@@ -275,20 +282,64 @@ def test_every_check_has_sabotage():
 
 
 @pytest.mark.parametrize("name", ["balance", "prefix", "accuracy"])
-def test_samples_without_labels(name):
+@pytest.mark.parametrize("targets", [None, np.eye(200, dtype=np.float32)], ids=["no targets", "one vector a sample"])
+def test_samples_without_class_labels(name, targets):
     subject = good()
-    unlabelled = [replace(each, labels=None) for each in (subject.calibration, subject.evaluation)]
+    unlabelled = [replace(samples, targets=targets) for samples in (subject.calibration, subject.evaluation)]
     with pytest.raises(Unsupported, match="no class labels"):
         CHECKS[name].run(replace(subject, calibration=unlabelled[0], evaluation=unlabelled[1]))
 
 
 def test_what_a_workload_does_not_say():
-    with pytest.raises(Unsupported, match="no channel_mean"):
-        CHECKS["channels"].run(replace(good(), contract=replace(CONTRACT, channel_mean=None)))
+    with pytest.raises(Unsupported, match="has a channel_mean"):
+        CHECKS["channels"].run(replace(good(), contracts={"x": replace(CONTRACT, channel_mean=None)}))
+    with pytest.raises(Unsupported, match="no input contract has a low and a high"):
+        CHECKS["range"].run(replace(good(), contracts={"x": InputContract(CONTRACT.shape)}))
     with pytest.raises(Unsupported, match="as_evaluated"):
         CHECKS["same_pipeline"].run(replace(good(), as_evaluated=None))
     with pytest.raises(Unsupported, match="no invariants"):
         CHECKS["invariants"].run(replace(good(), invariants={}))
+    with pytest.raises(Unsupported, match="a metric of its own"):
+        CHECKS["accuracy"].run(replace(good(), classifies=False))
+
+
+def test_a_check_that_does_not_apply_is_not_run_and_says_why():
+    unbalanced = taken(lambda labels: np.flatnonzero(labels != 2))(good())
+    with pytest.raises(BadData):
+        CHECKS["balance"].run(unbalanced)
+    with pytest.raises(Unsupported, match="cats are rare by nature"):
+        CHECKS["balance"].run(replace(unbalanced, unchecked={"balance": "cats are rare by nature"}))
+
+
+def test_every_input_of_a_model_is_checked():
+    """Two images a sample: what is wrong with the second is as wrong as what is with the first."""
+
+    def twins(samples, change=lambda inputs: inputs):
+        inputs = samples.inputs["x"]
+        return replace(samples, inputs={"x": inputs, "y": np.ascontiguousarray(change(inputs))})
+
+    subject = replace(good(), contracts={"x": CONTRACT, "y": CONTRACT}, as_evaluated=lambda: twins(images(1)))
+    subject = replace(subject, calibration=twins(subject.calibration), evaluation=twins(subject.evaluation), readers={})
+    for check in checks():
+        check.run(subject)
+    for name, change, told in (
+        ("contract", nchw, "^calibration: input 'y': .*NCHW where NHWC"),
+        ("range", divided, "^calibration: input 'y': .*divided by 255"),
+        ("channels", bgr, "^calibration: input 'y': .*BGR where RGB"),
+        ("same_pipeline", bgr, "likely cause: input 'y' BGR where RGB should be"),
+    ):
+        with pytest.raises(BadData, match=told):
+            CHECKS[name].run(replace(subject, calibration=twins(good().calibration, change)))
+
+    def second(batch):
+        return predict({"x": batch["y"]})
+
+    with pytest.raises(BadData, match=r"^evaluation: .*likely cause: input 'y' BGR where RGB should be"):
+        CHECKS["accuracy"].run(
+            replace(
+                subject, evaluation=twins(good().evaluation, bgr), predict=lambda: second, contracts={"x": CONTRACT}
+            )
+        )
 
 
 def test_the_pipeline_check_looks_at_inputs_not_at_files():
@@ -299,32 +350,42 @@ def test_the_pipeline_check_looks_at_inputs_not_at_files():
             return tuple(str(index) for index in range(len(self)))
 
     subject = good()
-    files = Files(divided(subject.calibration.inputs.astype(np.float32)))
+    inputs = subject.calibration.inputs["x"]
     with pytest.raises(BadData, match="likely cause: divided by 255"):
         CHECKS["same_pipeline"].run(
-            replace(subject, calibration=files, as_evaluated=lambda: Files(subject.calibration.inputs))
+            replace(subject, calibration=Files(divided(inputs)), as_evaluated=lambda: Files(inputs))
         )
+
+
+def test_invariants_are_given_the_samples_as_the_workload_gave_them():
+    """Not what fits them to the model: they may know more of themselves, a letterbox for one."""
+    seen = []
+    subject = good()
+    fitted = FittedSamples(subject.evaluation, Signature((Tensor("x", CONTRACT.shape, "float32"),), ()), "evaluation")
+    CHECKS["invariants"].run(replace(subject, evaluation=fitted, invariants={"seen": seen.append}))
+    assert seen == [subject.evaluation]
 
 
 def test_a_contract_with_a_fixed_batch_is_looked_at_in_such_batches():
     one = replace(CONTRACT, shape=(1, SIZE, SIZE, 3))
-    CHECKS["contract"].run(replace(good(), contract=one))
+    CHECKS["contract"].run(replace(good(), contracts={"x": one}))
 
 
 def test_a_sorted_evaluation_set_is_looked_at_all_over():
     """A sample from the start of a sorted set would see one class only."""
     subject = good()
     evaluation = images(4, per_class=600)
-    order = np.argsort(evaluation.labels, kind="stable")
-    evaluation = replace(evaluation, inputs=evaluation.inputs[order], labels=evaluation.labels[order])
+    order = np.argsort(evaluation.targets, kind="stable")
+    inputs = {"x": evaluation.inputs["x"][order]}
+    evaluation = replace(evaluation, inputs=inputs, targets=evaluation.targets[order])
     seen = []
 
-    def watched(inputs):
-        seen.append(len(inputs))
-        return predict(inputs)
+    def watched(batch):
+        seen.append(len(only(batch)))
+        return predict(batch)
 
-    CHECKS["accuracy"].run(replace(subject, evaluation=evaluation, predict=lambda: watched))
-    assert max(seen) == 500
+    CHECKS["accuracy"].run(replace(subject, calibration=evaluation, evaluation=evaluation, predict=lambda: watched))
+    assert sum(seen) == 2 * 500
 
 
 def telling(path) -> ArraySamples:
@@ -341,13 +402,14 @@ def test_a_reader_is_called_in_another_process(tmp_path):
 def test_the_embedded_workload_is_judged_by_a_real_model(tmp_path):
     """Divided by 255 on its way into the real ResNet8, digits turn the accuracy check red; as they are, green."""
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    from ptq.checks import subject
-    from ptq.pipeline import Pipeline
-    from ptq.store import Store
+    from ptq.checks.preprocessing import subject
+    from ptq.engine.pipeline import Pipeline
+    from ptq.engine.store import Store
     from ptq.workloads import digits
 
     workload = digits.WORKLOAD(None)
     real = subject(Pipeline(workload, Store(tmp_path)))
+    assert real.predict().__module__ == "ptq.backends.onnxruntime"
     CHECKS["accuracy"].run(real)
     for name, cause, change in (("range", "divided by 255", divided), ("accuracy", "divided by 255", divided)):
         with pytest.raises(BadData, match=f"likely cause: {cause}"):
@@ -359,11 +421,11 @@ def test_the_embedded_workload_is_judged_by_a_real_model(tmp_path):
 @pytest.mark.parametrize("swapped", [False, True])
 def test_evaluation_samples_are_looked_at_without_calibration_labels(swapped: bool):
     subject = good()
-    pixels = subject.evaluation.inputs[..., ::-1] if swapped else subject.evaluation.inputs
+    pixels = subject.evaluation.inputs["x"]
     subject = replace(
         subject,
         calibration=ArraySamples(subject.calibration.inputs),
-        evaluation=ArraySamples(pixels, subject.evaluation.labels, NAMES),
+        evaluation=ArraySamples({"x": pixels[..., ::-1] if swapped else pixels}, subject.evaluation.targets, NAMES),
     )
     if not swapped:
         CHECKS["accuracy"].run(subject)

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptq.datasets import cifar10
-from ptq.datasets.pickles import load
+from ptq.data import cifar10
+from ptq.data.pickles import load
 from ptq.errors import BadData, NoData
 
 

@@ -11,7 +11,7 @@ from cifar10_files import write
 from onnxruntime.quantization import quantize_static
 from onnxruntime.quantization.calibrate import load_tensors_data
 
-from ptq.backends.onnxruntime.prepare import prepare
+from ptq.calibration.prepare import prepare
 from ptq.cli import main
 from ptq.models.onnx_file import signature
 from ptq.workloads.digits import MODEL
@@ -57,7 +57,7 @@ def test_its_minmax_is_that_of_quantize_static(
     images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3)).astype(np.float32)
     np.save(tensor, images)
     prepare(MODEL, tmp_path / "p.onnx")
-    entry = signature(tmp_path / "p.onnx").name
+    entry = signature(tmp_path / "p.onnx").inputs[0].name
 
     class Reader:
         left = iter(images)
@@ -75,7 +75,7 @@ def test_its_minmax_is_that_of_quantize_static(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("model", MODEL), "one of --data-dir"),
+        (("model", MODEL), "Missing option"),
         (("model", MODEL, "--data", "{tmp}/pickled.npy"), "pickled.npy"),
         (("show", "{tmp}/not.json"), "not.json"),
         (("coco", "--images", "{tmp}", "--list", "{tmp}/l.txt", "--out", "{tmp}/x.npy"), "images"),

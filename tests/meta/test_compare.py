@@ -9,9 +9,9 @@ from cifar10_files import write
 from foreign import write_model
 from tiny_cnn import calibration, float_model, write_onnx
 
-from ptq.backends import torch
 from ptq.cases import Case
 from ptq.cli import main
+from ptq.engine.registry import Registry
 from ptq.workloads.digits import MODEL
 
 
@@ -55,7 +55,8 @@ def test_real_images_and_another_runtime(tmp_path: Path, capsys: pytest.CaptureF
     pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("onnx2torch", reason="onnx2torch is not installed")
     model = float_model(tmp_path)
-    torch.BACKEND.quantize(Case("tiny", "torch", "int8", "minmax"), model, calibration(model), tmp_path / "int8.pt")
+    torch = Registry().backends["torch"]
+    torch.quantize(Case("tiny", "torch", "u8s8", "minmax"), model, calibration(model), tmp_path / "int8.pt")
     code, said, _ = compare(capsys, tmp_path / "int8.pt", model.onnx, "--max-ratio", 1000)
     assert code == 0
     for part in ("torch", "onnxruntime", "3 of 3 Conv", "0 of 3 Conv", "int8"):
@@ -71,8 +72,11 @@ def test_what_cannot_be_compared_is_one_line_and_exit_code_2(
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     (tmp_path / "odd.xyz").write_bytes(b"?")
     for arguments, line in (
-        ((light, tmp_path / "tiny.onnx"), "light.onnx takes inputs of shape (N, 8, 8, 1), tiny.onnx of shape (N, 12,"),
-        ((light, light, "--data-dir", write(tmp_path / "data", rows=10)), "(32, 32, 3), but the models take (8, 8, 1)"),
+        ((light, tmp_path / "tiny.onnx"), "light.onnx takes 'x' float32 (?, 8, 8, 1), tiny.onnx 'x' float32 (?, 12,"),
+        (
+            (light, light, "--data-dir", write(tmp_path / "data", rows=10)),
+            "shape (1, 32, 32, 3), but the model takes 'x'",
+        ),
         ((light, tmp_path / "broken.onnx"), "broken.onnx: not an ONNX model"),
         ((light, tmp_path / "odd.xyz"), "no backend runs a .xyz file"),
         ((light, light, "--max-ratio", 0), "--max-ratio"),

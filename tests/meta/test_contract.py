@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ptq.contract import ContractBroken, InputContract
+from ptq.data.contract import ContractBroken, InputContract
 
 CIFAR = InputContract((None, 4, 6, 3), "NHWC", low=0, high=255, channel_mean=(125.3, 122.95, 113.87))
 YOLO = InputContract((1, 3, 4, 6), "NCHW", low=0, high=1)

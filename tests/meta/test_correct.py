@@ -11,17 +11,19 @@ import pytest
 from onnx import numpy_helper
 from small_model import IMAGES, small_model
 
-from ptq.backends.onnxruntime import OnnxRuntime
-from ptq.backends.onnxruntime.correct import correct, moments, pool_globally
-from ptq.backends.onnxruntime.observe import observe
-from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
-from ptq.backends.onnxruntime.session import session
-from ptq.backends.onnxruntime.statistics import statistics
+from ptq.backends.onnxruntime import BACKENDS
+from ptq.backends.onnxruntime.correct import correct, pool_globally
+from ptq.backends.onnxruntime.quantize import Plan, quantize
+from ptq.calibration.moments_pass import moments
+from ptq.calibration.observe import observe
 from ptq.calibration.statistics import collect
+from ptq.calibration.statistics_pass import statistics
 from ptq.cases import Case
-from ptq.methods import method
-from ptq.quantizer import Quantizer
-from ptq.workload import listed
+from ptq.data.batch import only
+from ptq.engine.registry import Registry
+from ptq.models.session import session
+from ptq.quantization.dtype import DTYPES
+from ptq.quantization.methods.mse import mse
 
 
 def test_pooling_over_the_whole_map_becomes_global_and_another_does_not(tmp_path: Path) -> None:
@@ -29,7 +31,7 @@ def test_pooling_over_the_whole_map_becomes_global_and_another_does_not(tmp_path
     assert pool_globally(model) == 1
     assert [node.op_type for node in model.graph.node][3] == "GlobalAveragePool"
     onnx.save(model, tmp_path / "g.onnx")
-    batch = next(IMAGES.batches(8))
+    batch = only(next(IMAGES.batches(8)))
     before, after = (session(tmp_path / name).run(None, {"x": batch})[0] for name in ("m.onnx", "g.onnx"))
     assert np.allclose(before, after, atol=1e-5)
     partial = onnx.load(small_model(tmp_path / "m.onnx"))
@@ -43,8 +45,8 @@ def test_pooling_over_the_whole_map_becomes_global_and_another_does_not(tmp_path
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_the_corrected_model_is_nearer_to_the_float_model(dtype: str, per_channel: bool, tmp_path: Path) -> None:
     model, kind = small_model(tmp_path / "m.onnx"), DTYPES[dtype]
-    ranges = {name: method("mse")(each, kind.quantizer) for name, each in collect(observe(model, IMAGES)).items()}
-    overrides = correct(model, tmp_path / "c.onnx", moments(model, IMAGES), kind.weight_quantizer, per_channel)
+    ranges = {name: mse(each, kind.quantizer) for name, each in collect(observe(model, IMAGES)).items()}
+    overrides = correct(model, tmp_path / "c.onnx", moments(model, IMAGES), kind, per_channel)
     assert set(overrides) == {"w1", "w2", "w3", "w4"}
     plan = Plan(kind, ranges, per_channel)
     quantize(tmp_path / "c.onnx", replace(plan, overrides=overrides), tmp_path / "corrected.onnx")
@@ -71,12 +73,10 @@ def test_a_corrected_int8_model_is_the_u8s8_one_moved_by_128(per_channel: bool, 
     model, answers = small_model(tmp_path / "m.onnx"), []
     for dtype in ("u8s8", "int8"):
         kind = DTYPES[dtype]
-        ranges = {name: method("mse")(each, kind.quantizer) for name, each in statistics(model, IMAGES).items()}
-        overrides = correct(model, tmp_path / "c.onnx", moments(model, IMAGES), kind.weight_quantizer, per_channel)
+        ranges = {name: mse(each, kind.quantizer) for name, each in statistics(model, IMAGES).items()}
+        overrides = correct(model, tmp_path / "c.onnx", moments(model, IMAGES), kind, per_channel)
         quantize(tmp_path / "c.onnx", Plan(kind, ranges, per_channel, overrides=overrides), tmp_path / f"{dtype}.onnx")
-        answers.append(
-            session(tmp_path / f"{dtype}.onnx", optimize=False).run(None, {"x": next(IMAGES.batches(40))})[0]
-        )
+        answers.append(session(tmp_path / f"{dtype}.onnx", optimize=False).run(None, {"x": IMAGES.inputs})[0])
     assert np.array_equal(*answers)
     one, other = (
         {each.name: numpy_helper.to_array(each) for each in onnx.load(tmp_path / f"{dtype}.onnx").graph.initializer}
@@ -86,17 +86,15 @@ def test_a_corrected_int8_model_is_the_u8s8_one_moved_by_128(per_channel: bool, 
         moved = 128 if value.dtype == np.uint8 else 0
         assert np.array_equal(value.astype(np.float64) - moved, other[name].astype(np.float64)), name
     twin = Case("any", "onnxruntime", "int8", "mse_gptq", "channel" if per_channel else "tensor")
-    assert twin in OnnxRuntime().cases("any")
-    assert not listed(twin)
-    assert listed(replace(twin, dtype="u8s8"))
-    assert listed(replace(twin, method="mse"))
-    assert not listed(replace(twin, dtype="u8s8", exclude="auto"))
+    listed = list(BACKENDS[0].cases("any", Registry().methods))
+    assert twin not in listed
+    assert replace(twin, dtype="u8s8") in listed
+    assert replace(twin, method="mse") in listed
 
 
 def test_correction_leaves_excluded_nodes_alone_and_gives_the_same_bytes(tmp_path: Path) -> None:
     model = small_model(tmp_path / "m.onnx")
-    quantizer = Quantizer(8, True, True)
     for name in ("one.onnx", "two.onnx"):
-        overrides = correct(model, tmp_path / name, moments(model, IMAGES), quantizer, True, exclude=["c1", "m"])
+        overrides = correct(model, tmp_path / name, moments(model, IMAGES), DTYPES["u8s8"], True, exclude=["c1", "m"])
     assert set(overrides) == {"w2", "w3"}
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptq.datasets.coco import CocoImages, Truth
+from ptq.data.coco import CocoImages, Truth
+from ptq.data.samples import ArraySamples
 from ptq.errors import BadData
 from ptq.metrics.average_precision import average_precision, bias_corrected, bootstrap_weights, mean_average_precision
 from ptq.metrics.detection import MAP, _match
 from ptq.metrics.metric import Predictions
 from ptq.metrics.nms import detections
-from ptq.samples import ArraySamples
 
 pytest.importorskip("cv2", reason="detection needs OpenCV: pip install 'ptq[coco]'")
 pytest.importorskip("pycocotools", reason="detection needs pycocotools: pip install 'ptq[coco]'")
@@ -112,7 +112,7 @@ def test_boxes_go_back_to_the_image() -> None:
     known = samples(truth([[10, 20, 50, 60]], [1]))
     # 320 x 240 is scaled by 2 to 640 x 480, 80 rows of padding above.
     raw = output((60, 160, 80, 80, 1, 0.9))
-    predictions = MAP().collect([raw[None]], known)
+    predictions = MAP().collect([{"output0": raw[None]}], known)
     assert predictions["boxes"].tolist() == [[10, 20, 50, 60]]
     score = MAP().score(predictions, known)
     assert score.value == pytest.approx(1.0)
@@ -259,7 +259,7 @@ def test_the_interval_is_moved_against_the_bias() -> None:
 )
 def test_outputs_that_are_not_a_detectors(outputs: list[np.ndarray], said_: str) -> None:
     with pytest.raises(BadData, match=said_):
-        MAP().collect(outputs, samples(truth([[0, 0, 9, 9]], [0])))
+        MAP().collect([{"output0": values} for values in outputs], samples(truth([[0, 0, 9, 9]], [0])))
 
 
 def test_samples_without_boxes_are_refused() -> None:
@@ -275,5 +275,5 @@ def test_sqnr_over_the_probe() -> None:
     clean["probe"] = np.full((1, 7, 5), 10.0, dtype=np.float32)
     noisy["probe"] = np.full((1, 7, 5), 11.0, dtype=np.float32)
     assert MAP().sqnr_db(noisy, clean) == pytest.approx(20.0)
-    assert MAP().sqnr_db(clean, clean) is None
+    assert MAP().sqnr_db(clean, clean) == float("inf")
     assert MAP().agreement(noisy, clean) is None

@@ -5,8 +5,8 @@ import builtins
 import numpy as np
 import pytest
 
-from ptq.calibration.sampling import assert_disjoint, calibration_samples, evaluation_samples
-from ptq.datasets import digits
+from ptq.data import digits
+from ptq.data.sampling import assert_disjoint, calibration_samples, evaluation_samples
 from ptq.errors import NotInstalled
 
 

@@ -1,4 +1,4 @@
-"""ptq.environment: what a number depends on, and nothing that names the machine or its user."""
+"""ptq.engine.environment: what a number depends on, and nothing that names the machine or its user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptq.environment import environment
+from ptq.engine.environment import environment
 
 X86 = "model name : Some CPU @ 2.00GHz\nflags : fpu avx2 avx512_vnni amx_int8\n\nprocessor : 1\nflags : sse\n"
 ARM = "processor : 0\nFeatures : fp asimd asimddp i8mm\n"

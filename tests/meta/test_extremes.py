@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,32 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_model import IMAGES, model_of, small_model
 
-from ptq.backends.onnxruntime.extremes import extremes
-from ptq.backends.onnxruntime.observe import _CARRY_NAN, expose, observe
-from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
-from ptq.backends.onnxruntime.same_range import same_range
-from ptq.backends.onnxruntime.session import session
-from ptq.backends.onnxruntime.statistics import statistics
+from ptq.backends.onnxruntime.grid import quant_type
+from ptq.backends.onnxruntime.quantize import Plan, quantize
+from ptq.calibration.expose import _CARRY_NAN, expose
+from ptq.calibration.extremes import extremes
+from ptq.calibration.observe import observe
+from ptq.calibration.same_range import same_range
 from ptq.calibration.statistics import TensorStatistics, collect
+from ptq.calibration.statistics_pass import statistics
+from ptq.data.batch import as_batch, only
+from ptq.data.samples import ArraySamples, Float32
 from ptq.errors import BadData
-from ptq.methods.minmax import minmax
-from ptq.samples import ArraySamples, Float32
+from ptq.models.graph import Graph
+from ptq.models.session import session
+from ptq.quantization.dtype import DTYPES
+from ptq.quantization.methods.minmax import minmax
 
 
 def same(one: TensorStatistics, other: TensorStatistics) -> bool:
-    return (one.min, one.max, one.total) == (other.min, other.max, other.total) and np.array_equal(
+    return (one.min, one.max, one.count) == (other.min, other.max, other.count) and np.array_equal(
         one.histogram.counts, other.histogram.counts
     )
 
 
 def test_statistics_and_extremes_know_what_needs_no_look_of_its_own(tmp_path: Path) -> None:
     model = small_model(tmp_path / "m.onnx")
-    assert same_range(onnx.load(model).graph) == {"c1": "r1", "f": "p"}
+    assert same_range(Graph(onnx.load(model).graph)) == {"c1": "r1", "f": "p"}
     seen, bounds = statistics(model, IMAGES), extremes(model, IMAGES)
     assert set(seen) == set(bounds) == {"x", "c1", "r1", "c2", "p", "f", "g", "y"}
     assert same(seen["c1"], seen["r1"])
@@ -63,7 +67,7 @@ def test_a_tensor_with_another_reader_or_a_longer_way_to_its_cut(tmp_path: Path)
     held = [numpy_helper.from_array(np.float32(each), name) for name, each in (("low", 0), ("high", 6))]
     held.append(numpy_helper.from_array(np.ones(4, np.float32), "constant"))
     graph = helper.make_graph(nodes, "graph", [value[0]], [value[1]], held)
-    assert same_range(graph) == {"cut": "clip", "relu": "clip", "moved": "clip"}
+    assert same_range(Graph(graph)) == {"cut": "clip", "relu": "clip", "moved": "clip"}
 
 
 def truth(model: Path, samples: ArraySamples) -> dict[str, tuple[float, float]]:
@@ -112,7 +116,7 @@ def test_a_nan_that_a_pool_passes_over_is_found(place: tuple[int, int], tmp_path
     model = model_of(tmp_path / "m.onnx", nodes, ["n", 4, 6, 6], ["n", 36], held)
     images = np.ones((90, 4, 6, 6), np.float32)
     images[5, :, place[0], place[1]] = -1
-    with pytest.raises(BadData, match="tensor 'root': NaN on calibration image 5, but should be finite"):
+    with pytest.raises(BadData, match="tensor 'root': NaN on calibration sample 5, but should be finite"):
         extremes(model, ArraySamples(images))
 
 
@@ -159,7 +163,7 @@ def test_a_value_inside_the_model_that_is_not_finite_names_its_tensor(n: int, tm
     images = np.ones((n, 4, 6, 6), np.float32)
     images[n - 5, :, 3, 2] = -1
     for look in (statistics, extremes):
-        with pytest.raises(BadData, match=f"tensor 'root': NaN on calibration image {n - 5}, but should be finite"):
+        with pytest.raises(BadData, match=f"tensor 'root': NaN on calibration sample {n - 5}, but should be finite"):
             look(tmp_path / "m.onnx", ArraySamples(images))
 
 
@@ -167,7 +171,7 @@ class Reader:
     """One image at a time, as onnxruntime's calibrators read."""
 
     def __init__(self, entry: str, samples: ArraySamples) -> None:
-        self._batches: Iterator[Float32] = samples.batches(1)
+        self._batches = map(only, map(as_batch, samples.batches(1)))
         self._entry = entry
 
     def get_next(self) -> dict[str, Float32] | None:
@@ -176,7 +180,7 @@ class Reader:
 
 
 def assert_minmax_is_onnxruntimes(model: Path, samples: ArraySamples, tmp_path: Path) -> None:
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import QuantFormat, quantize_static
 
     for dtype in ("u8s8", "int8"):
         kind = DTYPES[dtype]
@@ -188,8 +192,8 @@ def assert_minmax_is_onnxruntimes(model: Path, samples: ArraySamples, tmp_path: 
             str(tmp_path / "theirs.onnx"),
             Reader(entry, samples),
             quant_format=QuantFormat.QDQ,
-            activation_type=QuantType[kind.activation],
-            weight_type=QuantType[kind.weight],
+            activation_type=quant_type(kind.activation),
+            weight_type=quant_type(kind.weight),
             per_channel=True,
         )
         ours, theirs = (
@@ -217,7 +221,7 @@ def test_minmax_is_onnxruntimes_own(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_minmax_is_onnxruntimes_own_on_resnet8(tmp_path: Path) -> None:
     import ptq.models
-    from ptq.backends.onnxruntime.prepare import prepare
+    from ptq.calibration.prepare import prepare
 
     prepare(Path(ptq.models.__file__).with_name("digits_resnet8.onnx"), tmp_path / "p.onnx")
     images = np.random.default_rng(0).integers(0, 256, size=(60, 32, 32, 3)).astype(np.float32)
@@ -230,7 +234,7 @@ def test_minmax_is_onnxruntimes_own_on_yolo11n(tmp_path: Path) -> None:
     model = Path(os.environ.get("PTQ_DATA", "")) / "models" / "yolo11n.onnx"
     if not model.is_file():
         pytest.skip("PTQ_DATA with models/yolo11n.onnx is not set")
-    from ptq.backends.onnxruntime.prepare import prepare
+    from ptq.calibration.prepare import prepare
 
     prepare(model, tmp_path / "p.onnx")
     images = np.random.default_rng(0).random((3, 3, 640, 640), dtype=np.float32)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptq.contract import ContractBroken
-from ptq.datasets.coco import CocoImages, Truth
-from ptq.datasets.letterbox import PAD, Letterbox, letterbox, network_input, read_image
-from ptq.datasets.letterbox_check import check_letterbox
+from ptq.checks.letterbox import check_letterbox
+from ptq.data.coco import CocoImages, Truth
+from ptq.data.contract import ContractBroken
+from ptq.data.letterbox import PAD, Letterbox, letterbox, network_input, read_image
 from ptq.errors import BadData
 
 cv2 = pytest.importorskip("cv2", reason="letterboxing needs OpenCV: pip install 'ptq[coco]'")

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptq.calibration.expected_error import ExpectedError
 from ptq.calibration.statistics import TensorStatistics, collect
-from ptq.errors import PtqError
-from ptq.methods import corrects, method, methods
-from ptq.methods.entropy import divergence
-from ptq.methods.percentile import percentile
-from ptq.quantizer import Quantizer
-from ptq.samples import Float32
+from ptq.data.samples import Float32
+from ptq.engine.registry import Registry
+from ptq.quantization.expected_error import ExpectedError
+from ptq.quantization.method import Choose
+from ptq.quantization.methods.entropy import divergence
+from ptq.quantization.methods.percentile import percentile
+from ptq.quantization.quantizer import Quantizer
 
+METHODS = Registry().methods
 QUANTIZERS = st.builds(Quantizer, bits=st.integers(2, 16), signed=st.booleans(), symmetric=st.booleans())
 SCALES = st.sampled_from([1e-44, 1e-38, 1e-6, 1.0, 255.0, 1e30])
 
@@ -43,7 +44,11 @@ def statistics(array: Float32) -> TensorStatistics:
     return collect([{"x": array[None]}])["x"]
 
 
-@given(values(), QUANTIZERS, st.sampled_from(sorted(methods())))
+def method(name: str) -> Choose:
+    return METHODS[name].choose
+
+
+@given(values(), QUANTIZERS, st.sampled_from(sorted(METHODS)))
 def test_a_range_is_inside_what_was_seen_and_holds_zero(array: Float32, quantizer: Quantizer, name: str) -> None:
     low, high = method(name)(statistics(array), quantizer)
     assert min(0.0, float(array.min())) <= low <= 0.0 <= high <= max(0.0, float(array.max()))
@@ -133,12 +138,14 @@ def test_entropy_clips_a_far_tail_and_minmax_does_not() -> None:
     assert 3.0 < high < 30.0
 
 
-def test_a_wrong_percentile_and_an_unknown_method_are_refused() -> None:
+def test_a_wrong_percentile_is_refused() -> None:
     with pytest.raises(ValueError, match=r"percent=0, but should be in \(0, 100\]"):
         percentile(0)
-    with pytest.raises(PtqError, match="method 'kl' is not known: it should be one of entropy, minmax, mse"):
-        method("kl")
 
 
-def test_the_method_that_corrects_says_so() -> None:
-    assert [name for name in methods() if corrects(name)] == ["mse_gptq"]
+@given(values(), QUANTIZERS)
+def test_a_method_that_corrects_has_the_ranges_of_one_that_does_not(array: Float32, quantizer: Quantizer) -> None:
+    seen = statistics(array)
+    plain = [each.choose(seen, quantizer) for each in METHODS.values() if not each.corrects]
+    for each in METHODS.values():
+        assert not each.corrects or each.choose(seen, quantizer) in plain

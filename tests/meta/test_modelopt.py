@@ -9,13 +9,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ptq.backends.modelopt import BACKEND, VARIABLE
+from ptq.backends.modelopt import BACKENDS, VARIABLE
 from ptq.backends.protocol import FloatModel
-from ptq.calibration.calibration import Calibration
 from ptq.cases import Case
+from ptq.data.batch import only
+from ptq.data.samples import ArraySamples, FittedSamples
 from ptq.errors import BadModel
-from ptq.samples import ArraySamples
+from ptq.models.onnx_file import signature
+from ptq.quantization.calibration import Calibration
 
+(BACKEND,) = BACKENDS
 CASE = Case("w", "modelopt", "int8", "max", "channel")
 
 
@@ -44,9 +47,9 @@ def model(tmp_path: Path) -> FloatModel:
 
 
 @pytest.fixture
-def calibration() -> Calibration:
+def calibration(model: FloatModel) -> Calibration:
     images = np.random.default_rng(1).random((4, 3, 16, 16), dtype=np.float32)
-    return Calibration(ArraySamples(images), dict)
+    return Calibration(FittedSamples(ArraySamples(images), signature(model.onnx), "calibration"), dict, {})
 
 
 def interpreter(path: Path, script: str) -> str:
@@ -92,8 +95,30 @@ def test_a_failure_is_one_line(
     assert not (tmp_path / "out.onnx").exists()
 
 
+def test_it_is_given_every_input_and_what_it_writes_is_the_artifact(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: Calibration, model: FloatModel
+) -> None:
+    script = f"""while [ $# -gt 0 ]; do case $1 in
+--calibration_data_path) cp $2 {tmp_path}/given.npz;; --output_path) cp {model.onnx} $2;; esac; shift; done"""
+    monkeypatch.setenv(VARIABLE, interpreter(tmp_path / "python", script))
+    BACKEND.quantize(CASE, model, calibration, tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx").read_bytes() == model.onnx.read_bytes()
+    with np.load(tmp_path / "given.npz", allow_pickle=False) as given:
+        assert given.files == ["pixels"]
+        assert (given["pixels"] == calibration.samples.samples.inputs).all()
+    batch = next(calibration.samples.batches(1))
+    assert only(BACKEND.load(tmp_path / "out.onnx")(batch)).shape == (1, 16, 16, 16)
+    assert BACKEND.signature(tmp_path / "out.onnx") == signature(model.onnx)
+
+
+def test_what_it_does_not_do_has_a_reason() -> None:
+    assert BACKEND.unsupported(CASE) is None
+    reason = BACKEND.unsupported(Case("w", "modelopt", "u8s8", "max", "channel"))
+    assert reason == "modelopt makes int8 per channel with its own methods alone: entropy, max"
+
+
 def test_cases_are_known_without_it() -> None:
-    assert [each.id for each in BACKEND.cases("w")] == [
+    assert [each.id for each in BACKEND.cases("w", {})] == [
         "w-modelopt-int8-entropy-channel",
         "w-modelopt-int8-max-channel",
     ]
@@ -119,6 +144,6 @@ def test_quantizes_with_the_tensor_it_is_given(
     int8 = [each for each in graph.initializer if each.data_type == TensorProto.INT8 and len(each.dims) == 4]
     assert len(int8) == 2
     batch = next(calibration.samples.batches(1))
-    want, have = BACKEND.load(model.onnx)(batch), BACKEND.load(tmp_path / "a.onnx")(batch)
+    want, have = (only(BACKEND.load(path)(batch)) for path in (model.onnx, tmp_path / "a.onnx"))
     noise = float(((want - have) ** 2).sum() / (want**2).sum())
     assert 0 < noise < 0.01

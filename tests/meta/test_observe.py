@@ -11,12 +11,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_model import IMAGES, model_of, small_model
 
-from ptq.backends.onnxruntime.extremes import extremes
-from ptq.backends.onnxruntime.observe import each_batch, expose, observe
-from ptq.backends.onnxruntime.statistics import statistics
+from ptq.calibration.expose import expose
+from ptq.calibration.extremes import extremes
+from ptq.calibration.observe import each_batch, observe
 from ptq.calibration.statistics import collect
+from ptq.calibration.statistics_pass import statistics
+from ptq.data.samples import ArraySamples, Float32
 from ptq.errors import BadData, BadModel
-from ptq.samples import ArraySamples, Float32
 
 
 def test_every_float_activation_is_seen_and_the_batch_does_not_matter(tmp_path: Path) -> None:
@@ -27,7 +28,7 @@ def test_every_float_activation_is_seen_and_the_batch_does_not_matter(tmp_path: 
     assert seen["c1"].min < 0
     other = collect(observe(model, IMAGES, 7))
     for name in ("x", "c1", "r1"):
-        assert (seen[name].min, seen[name].total) == (other[name].min, other[name].total)
+        assert (seen[name].min, seen[name].max) == (other[name].min, other[name].max)
         assert np.array_equal(seen[name].histogram.counts, other[name].histogram.counts)
 
 
@@ -59,7 +60,7 @@ def test_peaks_of_sequences_and_maps_in_one_model(tmp_path: Path) -> None:
     graph = helper.make_graph(nodes, "graph", [entry], [exit_], held)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
     images = np.random.default_rng(0).normal(size=(3, 4, 6, 6)).astype(np.float32)
-    seen = expose(tmp_path / "m.onnx", peaks=True)(images)
+    seen = expose(tmp_path / "m.onnx", peaks=True)({"x": images})
     assert (seen["map"].max(), seen["map"].min()) == (-images.min(), -images.max())
     assert seen["line"].shape == seen["long"].shape == (3, 12)
     np.testing.assert_allclose([seen["long"].min(), seen["long"].max()], np.exp([-images.max(), -images.min()]), 1e-6)
@@ -96,17 +97,17 @@ def test_a_fixed_batch_is_kept_and_filled_up(fixed: int, tmp_path: Path) -> None
         assert held[name].max == pytest.approx(each.max, rel=1e-5)
 
 
-def test_errors_name_the_model_the_tensor_and_the_image(tmp_path: Path) -> None:
+def test_errors_name_the_model_the_tensor_and_the_sample(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
-    with pytest.raises(BadModel, match=r"bad\.onnx: cannot be run with its activations exposed"):
+    with pytest.raises(BadModel, match=r"bad\.onnx: not an ONNX model"):
         next(observe(tmp_path / "bad.onnx", IMAGES))
     model = small_model(tmp_path / "m.onnx")
-    with pytest.raises(BadData, match=r"m\.onnx: input of shape \(1, 3, 9, 9\) does not run"):
+    with pytest.raises(BadData, match=r"m\.onnx: does not run with x float32 \(1, 3, 9, 9\) \("):
         next(observe(model, ArraySamples(np.ones((1, 3, 9, 9), np.float32))))
     images = np.ones((9, 3, 8, 8), np.float32)
     images[6] = np.inf
     for look in (statistics, extremes):
-        with pytest.raises(BadData, match="tensor 'x': infinite on calibration image 6, but should be finite"):
+        with pytest.raises(BadData, match="tensor 'x': infinite on calibration sample 6, but should be finite"):
             look(model, ArraySamples(images))
-    with pytest.raises(BadData, match="tensor 'x': infinite on calibration image 86, but should be finite"):
+    with pytest.raises(BadData, match="tensor 'x': infinite on calibration sample 86, but should be finite"):
         extremes(model, ArraySamples(np.concatenate([images[:1]] * 80 + [images])))

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptq.errors import BadData, PtqError
-from ptq.metrics.metric import Interval
-from ptq.metrics.paired import images_to_resolve, mcnemar, paired_drop, tango_interval
+from ptq.metrics.interval import Interval
+from ptq.metrics.paired import images_to_resolve, mcnemar, mean_drop, paired_drop, tango_interval
 
 pytest.importorskip("scipy", reason="paired statistics need scipy: pip install 'ptq[suite]'")
 
@@ -129,3 +129,16 @@ def test_bad_outcomes_are_told() -> None:
         paired_drop(np.ones(0, bool), np.ones(0, bool), 0.95)
     with pytest.raises(PtqError, match=r"confidence=1\.5"):
         paired_drop(np.ones(3, bool), np.ones(3, bool), 1.5)
+
+
+def test_the_bootstrap_of_a_mean_covers_and_is_the_same_every_time() -> None:
+    random, inside = np.random.default_rng(1), 0
+    for _ in range(200):
+        worse = random.exponential(2.0, 60)
+        interval = mean_drop(worse, 0.95, replicates=300)
+        assert interval == mean_drop(worse, 0.95, replicates=300)
+        assert interval.low <= interval.drop <= interval.high
+        inside += interval.low <= 2.0 <= interval.high
+    assert inside >= 176
+    with pytest.raises(PtqError, match=r"confidence=0 "):
+        mean_drop(np.ones(3), 0)

@@ -76,9 +76,7 @@ def test_no_cache_leaves_the_cache_alone(repository: pytest.Pytester, store_root
     assert not store_root.exists()
 
 
-NO_DATA = (
-    CONFTEST.replace('"model.onnx"', "absent") + '\ndef absent(store):\n    raise ptq.NoData("no model: fetch it")\n'
-)
+NO_DATA = CONFTEST.replace('"model.onnx"', "absent") + '\ndef absent():\n    raise ptq.NoData("no model: fetch it")\n'
 
 
 def test_absent_data_is_skipped_with_its_reason_and_the_run_is_red(repository: pytest.Pytester) -> None:
@@ -138,10 +136,10 @@ def test_the_interpreter_of_modelopt_reaches_its_backend_and_no_further(
     monkeypatch.delenv("PTQ_MODELOPT_PYTHON", raising=False)
     repository.makepyfile(
         test_sees="""
-        from ptq.backends.modelopt import BACKEND
+        from ptq.backends.modelopt import BACKENDS
 
         def test_sees():
-            assert "absent/python" in BACKEND.missing()
+            assert "absent/python" in BACKENDS[0].missing()
         """
     )
     run(repository, "test_sees.py", "--ptq-modelopt-python", "absent/python").assert_outcomes(passed=1)
@@ -198,7 +196,6 @@ def test_a_tightened_contract_is_no_stale_pass(repository: pytest.Pytester) -> N
         ('"mine"', '"My Net"', "*workload='My Net' should be made of*"),
         ('case.backend == "onnxruntime"', "False", "mine: its include leaves no case*"),
         ("return [", "return 'abc' or [", "pytest_ptq_workloads returned str, but should return a list*"),
-        ("y[:90])", "np.eye(3)[y[:90]])", "samples: labels are float64 of shape (90, 3), but should be an integer*"),
         ('"NHWC"', '"NHWCX"', "contract.layout='NHWCX', but should have 4 letters*"),
         ("low=0", "low=16", "contract.low=16, but should be below contract.high=16"),
         ("high=16", "high=16, dtype='flot32'", "contract.dtype='flot32', but should be numpy's name*"),
@@ -216,8 +213,13 @@ def test_a_declaration_that_cannot_be_is_one_line(repository: pytest.Pytester, o
     ("old", "new", "line"),
     [
         ("ptq.ArraySamples(x[90:], y[90:])", "x[90:]", "*: samples are ndarray, but should be ptq.Samples*"),
+        (
+            "y[90:])",
+            "np.eye(3)[y[90:]])",
+            "*: targets are float64 of shape (300, 3), but top1 needs an integer*one-hot*",
+        ),
         ("y[90:])", "y[90:], ('only',))", "*: label 2, but 1 class names: name every class*"),
-        ('"model.onnx"', "lambda store: 'model.onnx'", "*: its model is str, but the function should return*"),
+        ('"model.onnx"', "lambda: 5", "*: its model is int, but should be a path*"),
     ],
 )
 def test_what_a_workload_returns_wrongly_is_one_line(

@@ -9,9 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
-from ptq.backends.onnxruntime.session import session
-from ptq.methods import Range
+from ptq.backends.onnxruntime.quantize import Plan, quantize
+from ptq.models.session import session
+from ptq.quantization.dtype import DTYPES
+from ptq.quantization.method import Range
 
 RANGES: dict[str, Range] = {"x": (-10.0, 10.0), "logits": (-40.0, 40.0), "p": (0.0, 1.0)}
 
@@ -41,8 +42,9 @@ def test_a_certain_answer_stays_certain(dtype: str, model: Path, tmp_path: Path)
         (answer,) = session(tmp_path / "q.onnx", optimize=optimize).run(None, {"x": certain})[0]
         assert answer.tolist() == pytest.approx([1, 0, 0], abs=1e-6)
     held = {each.name: numpy_helper.to_array(each) for each in onnx.load(tmp_path / "q.onnx").graph.initializer}
-    np.testing.assert_array_max_ulp(held["p_scale"], np.float32(1 / 255), maxulp=1)
-    assert held["p_zero_point"] == DTYPES[dtype].quantizer.qmin
+    quantizer = DTYPES[dtype].quantizer
+    np.testing.assert_array_max_ulp(held["p_scale"], np.float32(1 / (quantizer.levels - 1)), maxulp=1)
+    assert held["p_zero_point"] == quantizer.qmin
 
 
 def test_each_of_two_nameless_softmaxes_has_the_scale(model: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptq.quantizer import Quantizer
+from ptq.quantization.quantizer import Quantizer
 
 QUANTIZERS = st.builds(Quantizer, bits=st.integers(2, 16), signed=st.booleans(), symmetric=st.booleans())
 LARGE = float(np.float32(1e30))

@@ -1,4 +1,4 @@
-"""ptq.latency: the ratio gate passes a model against itself and fails a slower one, noise or not."""
+"""ptq.latency.ratio: the ratio gate passes a model against itself and fails a slower one, noise or not."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptq.backends.protocol import Predictor
-from ptq.bars import Bar
+from ptq.data.batch import Batch
 from ptq.errors import PtqError
-from ptq.latency import Budget, Ratio, clock_for, measure_ratio, median_interval
-from ptq.verdict import FAIL, PASS, UNRESOLVED, judge_ratio
+from ptq.gate.bars import Bar
+from ptq.gate.verdict import FAIL, PASS, UNRESOLVED, judge_ratio
+from ptq.latency.ratio import Budget, Ratio, clock_for, measure_ratio, median_interval
 
-BATCH = np.zeros((4, 128), np.float32)
+BATCH = {"x": np.zeros((4, 128), np.float32)}
 BAR = Bar("*", "test", max_drop=1.0, max_ratio=1.05)
 
 
@@ -34,7 +35,7 @@ class Machine:
         return self.now
 
     def predictor(self, seconds: float) -> Predictor:
-        def predict(batch: np.ndarray) -> np.ndarray:
+        def predict(batch: Batch) -> Batch:
             self.calls.append(seconds)
             self.now += seconds * self._noise(self._random)
             return batch
@@ -79,7 +80,7 @@ def test_drift_cancels() -> None:
 
     class Slowing(Machine):
         def predictor(self, seconds: float) -> Predictor:
-            def predict(batch: np.ndarray) -> np.ndarray:
+            def predict(batch: Batch) -> Batch:
                 self.calls.append(seconds)
                 self.now += seconds * 1.005 ** len(self.calls)
                 return batch
@@ -120,6 +121,9 @@ def test_min_speedup_is_a_ratio_too() -> None:
     assert "> 0.909" in verdict.reason
     known = Bar("*", "test", floor=0.5, min_speedup=1.1, expected_failure=("latency",))
     assert not judge_ratio("case", slow, known).red
+    here = Bar("*", "test", floor=0.5, min_speedup=1.1, expected_failure=("latency without vnni",))
+    assert not judge_ratio("case", slow, here, ("Linux x86_64", "avx2")).red
+    assert judge_ratio("case", slow, here, ("Linux x86_64", "avx2", "avx_vnni")).red
 
 
 @given(st.lists(st.floats(-3, 3), min_size=2, max_size=80), st.integers(0, 99))
@@ -174,14 +178,14 @@ def chain(layers: int, path: Path) -> Predictor:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda batch: session.run(None, {"x0": batch})[0]  # type: ignore[no-any-return]
+    return lambda batch: {"y": session.run(None, {"x0": batch["x"]})[0]}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("layers", "verdict"), [(40, PASS), (46, FAIL)], ids=["the same model", "15 % slower"])
 def test_gate_on_real_models(layers: int, verdict: str, tmp_path: Path) -> None:
     """At max_ratio 1.05, at least 19 of 20 runs: a model against itself passes, one with 15 % more work fails."""
-    batch = np.random.default_rng(2).standard_normal((32, 128)).astype(np.float32)
+    batch = {"x": np.random.default_rng(2).standard_normal((32, 128)).astype(np.float32)}
     seen = []
     for each in range(20):
         reference, other = chain(40, tmp_path / f"reference{each}.onnx"), chain(layers, tmp_path / f"other{each}.onnx")

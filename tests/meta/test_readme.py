@@ -12,8 +12,9 @@ import pytest
 
 import ptq
 from ptq.cli import commands
-from ptq.datasets import digits
-from ptq.pipeline import cases_of
+from ptq.data import digits
+from ptq.engine.pipeline import Pipeline
+from ptq.engine.store import Store
 from ptq.workloads.digits import MODEL
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -33,14 +34,36 @@ def test_the_three_files_judge_a_model(
     np.save(pytester.path / "images.npy", np.concatenate([train.inputs[:1000], test.inputs]))
     np.save(pytester.path / "labels.npy", np.concatenate([train.labels[:1000], test.labels]))
     shutil.copyfile(MODEL, pytester.path / "model.onnx")
-    (pytester.path / "conftest.py").write_text(block("python", 0))
+    (pytester.path / "conftest.py").write_text(block("python", 1))
     (pytester.path / "bars.toml").write_text(block("toml"))
-    (pytester.path / "test_readme_mine.py").write_text(block("python", 1))
+    (pytester.path / "test_readme_mine.py").write_text(block("python", 2))
     result = pytester.runpytest_inprocess(
-        "-p", "no:randomly", "-p", "no:cacheprovider", "-m", "accuracy", "-k", "onnxruntime and u8s8 and minmax"
+        "-p", "no:randomly", "-p", "no:cacheprovider", "-m", "accuracy", "-k", "onnxruntime and uint8 and minmax"
     )
     assert result.parseoutcomes()["passed"] == 2
-    result.stdout.fnmatch_lines(["mine *onnxruntime *u8s8 *minmax *pass*"])
+    result.stdout.fnmatch_lines(["mine *onnxruntime *uint8 *minmax *pass*"])
+
+
+def test_the_python_api_runs_as_it_is_written(
+    tmp_path: Path, shared_store_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PTQ_CACHE", str(shared_store_root))
+    monkeypatch.chdir(tmp_path)
+    train, test = digits.read("train"), digits.read("test")
+    np.save("train.npy", train.inputs[:200])
+    np.save("test.npy", test.inputs)
+    np.save("labels.npy", test.labels)
+    shutil.copyfile(MODEL, "model.onnx")
+    exec(compile(block("python", 0), "README.md", "exec"), {})
+    said = capsys.readouterr().out
+    for word in ("top1", "agreement", "SQNR", "integer", "the speed of"):
+        assert word in said, said
+
+
+def test_the_method_from_outside_is_one() -> None:
+    space: dict[str, ptq.Method] = {}
+    exec(compile(block("python", 3), "README.md", "exec"), space)
+    assert space["METHOD"].needs == {"extremes"}
 
 
 def test_every_command_and_option_it_names_exists() -> None:
@@ -57,7 +80,7 @@ def test_every_command_and_option_it_names_exists() -> None:
 
 
 def test_every_case_it_names_exists() -> None:
-    ids = {case.id for workload in ptq.builtin_workloads(None) for case in cases_of(workload)}
+    ids = {case.id for each in ptq.builtin_workloads(None) for case in Pipeline(each, Store()).cases()}
     named = set(re.findall(r"`((?:cifar10|digits|coco)-[a-z0-9_]+-[a-z0-9_-]+)`", README))
     assert named
     assert named <= ids

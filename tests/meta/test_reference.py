@@ -1,4 +1,4 @@
-"""ptq.reference: a result that got worse is seen, above its floor too, and an update is a reviewable diff."""
+"""ptq.gate.reference: a result that got worse is seen, above its floor too, and an update is a reviewable diff."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from ptq.cases import Case
 from ptq.errors import BadData
-from ptq.reference import References, load_references
-from ptq.result import NO_DATA, PASS, Result
+from ptq.gate.reference import References, load_references
+from ptq.gate.result import NO_DATA, PASS, Result
 
 pytest.importorskip("scipy", reason="paired statistics need scipy: pip install 'ptq[suite]'")
 
@@ -82,6 +82,31 @@ def test_without_outcomes_the_loss_of_value_decides(tmp_path: Path) -> None:
         comparison = references.compare(replace(then, value=then.value - loss))
         assert comparison is not None
         assert comparison.worse is worse
+
+
+def test_a_loss_gets_worse_upwards_in_its_own_unit(tmp_path: Path) -> None:
+    then = Result(
+        CASE, "mse", PASS, n=400, value=0.02, fp32_value=0.01, drop=0.01, interval=(0.009, 0.011), evaluation="e1",
+        unit="squared error", higher_is_better=False,
+    )  # fmt: skip
+    references = made(tmp_path / "r.json", then)
+    for value, worse in ((0.0213, False), (0.0216, True), (0.001, False)):
+        comparison = references.compare(replace(then, value=value))
+        assert comparison is not None
+        assert comparison.worse is worse
+    risen = references.compare(replace(then, value=0.05, evaluation="e2"))
+    assert risen is not None
+    assert risen.worse
+    assert "drop against FP32 grew by 0.03 squared error on other images" in risen.line
+    small = made(tmp_path / "r.json", replace(then, value=1.23456789e-8))
+    assert small.entries[CASE.id].value == 1.23457e-8
+
+
+def test_a_reference_of_another_metric_guards_nothing_and_is_red(tmp_path: Path) -> None:
+    comparison = made(tmp_path / "r.json", result(right())).compare(replace(result(right()), metric="top5"))
+    assert comparison is not None
+    assert comparison.worse
+    assert comparison.line == f"{CASE.id}: top5, but its reference is top1; run with --ptq-update"
 
 
 def test_missing_and_orphans(tmp_path: Path) -> None:

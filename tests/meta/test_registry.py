@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ptq.engine.registry import modules
 from ptq.errors import PtqError
-from ptq.registry import modules
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptq.calibration.sampling import assert_disjoint, calibration_samples, evaluation_samples, stratified
-from ptq.datasets.images import Images
+from ptq.data.images import Images
+from ptq.data.samples import ArraySamples
+from ptq.data.sampling import assert_disjoint, calibration_samples, evaluation_samples, stratified
 from ptq.errors import BadData
-from ptq.samples import ArraySamples
 
 
 def images(rows: int = 200, classes: int = 4, seed: int = 0) -> Images:
@@ -57,7 +57,7 @@ def test_draw_depends_on_nothing_but_its_arguments():
 
 def test_draw_is_the_same_in_another_process():
     code = (
-        "import numpy as np; from ptq.calibration.sampling import stratified;"
+        "import numpy as np; from ptq.data.sampling import stratified;"
         "print(stratified(np.repeat(np.arange(10), 120)).tolist())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -85,8 +85,10 @@ def test_calibration_samples_carry_what_they_were_drawn_with():
     chosen = stratified(source.labels, 10, 3)
     assert samples.seed == 3
     assert len(samples) == 40
-    assert np.array_equal(np.concatenate(list(samples.batches(7))), source.inputs[chosen])
-    assert samples.labels.tolist() == source.labels[chosen].tolist()
+    assert np.array_equal(
+        np.concatenate([next(iter(batch.values())) for batch in samples.batches(7)]), source.inputs[chosen]
+    )
+    assert samples.targets.tolist() == source.labels[chosen].tolist()
     assert samples.digest == calibration_samples(source, per_class=10, seed=3).digest
     assert samples.digest != calibration_samples(source, per_class=10, seed=4).digest
 
@@ -98,5 +100,5 @@ def test_overlap_is_counted_and_the_first_pair_named():
     leaked = evaluation.inputs.copy()
     leaked[[3, 7]] = calibration.inputs[[11, 2]]
     with pytest.raises(BadData, match=r"^2 of 200 .* calibration\[11\] == evaluation\[3\]; likely cause") as caught:
-        assert_disjoint(calibration, ArraySamples(leaked, evaluation.labels))
+        assert_disjoint(calibration, ArraySamples(leaked, evaluation.targets))
     assert "\n" not in str(caught.value)

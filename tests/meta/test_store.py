@@ -1,4 +1,4 @@
-"""Store: made once, whole or not at all, never stale."""
+"""Store: made once, whole or not at all, never stale, never believed unseen."""
 
 from __future__ import annotations
 
@@ -8,13 +8,40 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
-from ptq import store as store_module
+from ptq.engine.step import Step
+from ptq.engine.store import Store, default_root
 from ptq.errors import PtqError
-from ptq.store import Store, default_root, write_bytes
+from ptq.files import write_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Make(Step):
+    """A step that writes what it is told."""
+
+    kind: ClassVar[str] = "artifact"
+    content: Callable[[Path], Mapping[str, str] | None]
+    key_of: Any = ""
+
+    @property
+    def suffix(self) -> str:
+        return ".onnx"
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"of": self.key_of}
+
+    def make(self, out: Path, store: Store) -> Mapping[str, str] | None:
+        return self.content(out)
+
+
+def bytes_of(content: bytes, of: object = "") -> Make:
+    return Make(lambda out: write_bytes(out, content), of)
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
@@ -25,20 +52,31 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
         out.write_bytes(b"made")
         return {"said": "hello"}
 
-    first, second = (store.get("artifact", {"model": "m"}, ".onnx", make) for _ in range(2))
+    first, second = (store.get(Make(make)) for _ in range(2))
     assert len(calls) == 1
     assert (first.made, second.made) == (True, False)
     assert second.path.read_bytes() == b"made"
     assert second.notes == {"said": "hello"}
     assert second.seconds == first.seconds
-    assert store.get("artifact", {"model": "other"}, ".onnx", make).path != first.path
+    assert store.get(Make(make, "other")).path != first.path
+    assert store.counts == {("artifact", "made"): 2, ("artifact", "found"): 1}
 
 
-def test_a_changed_source_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_a_step_leaves_out_those_it_asks_for(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first = store.get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"1"))
-    monkeypatch.setattr(store_module, "source_digest", lambda: "changed")
-    assert store.get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"2")).path != first.path
+
+    def inner(out: Path) -> None:
+        time.sleep(0.3)
+        out.write_bytes(b"inner")
+
+    def outer(out: Path) -> None:
+        store.get(Make(inner, "inner"))
+        out.write_bytes(b"outer")
+
+    entry = store.get(Make(outer, "outer"))
+    assert entry.seconds < 0.3
+    assert [(kind, seconds >= 0.3) for kind, seconds in entry.inputs] == [("artifact", True)]
+    assert Store(tmp_path).get(Make(outer, "outer")).inputs == entry.inputs
 
 
 def test_a_failed_make_leaves_nothing(tmp_path: Path) -> None:
@@ -49,9 +87,9 @@ def test_a_failed_make_leaves_nothing(tmp_path: Path) -> None:
         raise RuntimeError("boom")
 
     with pytest.raises(RuntimeError, match="boom"):
-        store.get("artifact", {}, ".onnx", fail)
+        store.get(Make(fail))
     assert not [path for path in (tmp_path / "artifact").rglob("*") if path.is_file()]
-    assert store.get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"whole")).made
+    assert store.get(bytes_of(b"whole")).made
 
 
 def test_threads_that_ask_together_make_it_once(tmp_path: Path) -> None:
@@ -62,48 +100,66 @@ def test_threads_that_ask_together_make_it_once(tmp_path: Path) -> None:
         time.sleep(0.2)
         out.write_bytes(b"x")
 
-    threads = [threading.Thread(target=lambda: Store(tmp_path).get("artifact", {}, ".onnx", make)) for _ in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    threads = [threading.Thread(target=lambda: Store(tmp_path).get(Make(make))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert len(calls) == 1
 
 
 KILLED = """
 import sys, time
+sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from ptq.store import Store
+from test_store import Make
+from ptq.engine.store import Store
 def make(out):
     out.write_bytes(b"half")
     print("half", flush=True)
     time.sleep(60)
-Store(Path(sys.argv[1])).get("artifact", {}, ".onnx", make)
+Store(Path(sys.argv[1])).get(Make(make))
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
 def test_a_killed_maker_blocks_nobody_and_leaves_no_half_file(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE) as maker:
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as maker:
         assert maker.stdout is not None
         assert maker.stdout.readline() == b"half\n"
         maker.send_signal(signal.SIGKILL)
-    entry = Store(tmp_path).get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"whole"))
+    entry = Store(tmp_path).get(bytes_of(b"whole"))
     assert entry.made
     assert entry.path.read_bytes() == b"whole"
-    left = {each.name for each in (tmp_path / "artifact").rglob("*") if each.is_file() or each.name.startswith(".")}
+    left = {path.name for path in (tmp_path / "artifact").rglob("*") if path.is_file() or path.name.startswith(".")}
     assert left == {entry.path.name, f"{entry.path.stem}.made.json"}
+    Store(tmp_path).clear()  # the killed run does not count as one that uses it
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"seconds": null, "notes": {}}'])
-def test_what_is_damaged_is_made_again(tmp_path: Path, content: str) -> None:
-    store = Store(tmp_path)
-    entry = store.get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"1"))
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"seconds": null, "notes": {}}', '{"digest": "00"}'])
+def test_a_damaged_note_is_made_again(tmp_path: Path, content: str) -> None:
+    said: list[str] = []
+    store = Store(tmp_path, said.append)
+    entry = store.get(bytes_of(b"1"))
     entry.path.with_name(f"{entry.path.stem}.made.json").write_text(content)
-    again = store.get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"2"))
+    again = store.get(bytes_of(b"2"))
     assert again.made
     assert again.path.read_bytes() == b"2"
-    assert not store.get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"3")).made
+    assert len(said) >= 1
+    assert "made again" in said[0]
+    assert not store.get(bytes_of(b"3")).made
+
+
+@pytest.mark.parametrize("damage", [b"0", b"", b"11"])
+def test_one_changed_byte_is_seen_said_and_made_again(tmp_path: Path, damage: bytes) -> None:
+    Store(tmp_path).get(bytes_of(b"1")).path.write_bytes(damage)
+    said: list[str] = []
+    again = Store(tmp_path, said.append).get(bytes_of(b"1"))
+    assert again.made
+    assert again.path.read_bytes() == b"1"
+    assert len(said) >= 1
+    assert all("damaged; made again" in line for line in said)
 
 
 def test_ptq_cache_moves_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -115,18 +171,41 @@ def test_ptq_cache_moves_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_clear_removes_what_the_store_made_and_nothing_else(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.get("artifact", {}, ".onnx", lambda out: write_bytes(out, b"12345"))
-    (tmp_path / "mine.txt").write_text("keep")
-    assert [(kind, files) for kind, files, _ in store.usage()] == [("artifact", 1)]
+    store.get(bytes_of(b"12345"))
+    kept = [tmp_path / "mine.txt", tmp_path / "artifact" / "thesis.tex", tmp_path / "artifact" / "ab" / "notes.md"]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("keep")
+    assert [(kind, files) for kind, files, _ in store.usage()] == [("artifact", 3)]
     store.clear()
-    assert list(store.usage()) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert [path.read_text() for path in kept] == ["keep"] * 3
+    assert {path for path in (tmp_path / "artifact").rglob("*") if path.is_file()} == set(kept[1:])
+
+
+def test_a_folder_that_no_store_marked_is_not_cleared(tmp_path: Path) -> None:
+    (tmp_path / "artifact" / "ab").mkdir(parents=True)
+    mine = tmp_path / "artifact" / "ab" / f"{'0' * 64}.onnx"
+    mine.write_text("keep")
+    with pytest.raises(PtqError, match="by hand"):
+        Store(tmp_path).clear()
+    assert mine.read_text() == "keep"
+
+
+def test_a_store_that_another_run_uses_is_not_cleared(tmp_path: Path) -> None:
+    running = Store(tmp_path)
+    entry = running.get(bytes_of(b"1"))
+    with pytest.raises(PtqError, match="another run uses it"):
+        Store(tmp_path).clear()
+    assert entry.path.read_bytes() == b"1"
+    del running
+    Store(tmp_path).clear()
+    assert not entry.path.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(PtqError, match="PTQ_CACHE"):
-        Store(tmp_path / "file").get("artifact", {}, ".onnx", lambda out: write_bytes(out, b""))
+        Store(tmp_path / "file").get(bytes_of(b""))
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
@@ -135,4 +214,4 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_bytes(path, "not bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
-    assert [each.name for each in tmp_path.iterdir()] == ["out.json"]
+    assert [found.name for found in tmp_path.iterdir()] == ["out.json"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ptq.cases import Case
-from ptq.result import NO_DATA, PASS, Result
-from ptq.tally import Demand, Tally
+from ptq.gate.result import NO_DATA, PASS, Result
+from ptq.gate.tally import Demand, Tally
 
 JUDGED = Result(Case("digits", "onnxruntime", "int8", "minmax"), "top1", PASS)
 ABSENT = Result(Case("cifar10", "onnxruntime", "int8", "minmax"), "top1", NO_DATA, "no data: name the folder")
@@ -47,4 +47,4 @@ def test_a_run_that_proves_less_is_told_so(results: list[Result], demand: Demand
 def test_what_the_benchmark_measured_is_in_the_report() -> None:
     seen = Tally()
     seen.add([("speed", '{"name": "minmax", "value": 3.2, "bar": 3}')])
-    assert seen.report()["speed"] == {"minmax": {"value": 3.2, "bar": 3}}
+    assert seen.rows()["speed"] == {"minmax": {"value": 3.2, "bar": 3}}

@@ -10,15 +10,25 @@ from itertools import product
 from pathlib import Path
 
 from ptq.backends.onnxruntime.correct import correct
-from ptq.backends.onnxruntime.quantize import DTYPES, Plan, quantize
+from ptq.backends.onnxruntime.quantize import Plan, quantize
 from ptq.backends.protocol import Census, FloatModel, Predictor
-from ptq.calibration.calibration import Calibration
-from ptq.calibration.joins import choose_exclude, summary
 from ptq.cases import FP32, NONE, Case
-from ptq.errors import BadModel
-from ptq.methods import corrects, methods
+from ptq.data.batch import Batch
+from ptq.data.signature import Signature
+from ptq.errors import BadModel, one_line
 from ptq.models.onnx_file import load, signature, write_whole
-from ptq.samples import Float32
+from ptq.models.session import feed, session, shapes
+from ptq.quantization.calibration import Calibration
+from ptq.quantization.dtype import DTYPES
+from ptq.quantization.exclude import choose_exclude, summary
+from ptq.quantization.method import Method
+
+LISTED = ("int8", "uint8", "u8s8")
+"""The dtypes of the grid; the others of `DTYPES` are made when asked for."""
+
+SAME_MODEL = {"int8": "u8s8"}
+"""Dtypes whose corrected model is, level for level, that of another moved by 128: it is not listed twice. Their weights
+are on the same grid, and a correction leaves nothing else to differ."""
 
 
 class OnnxRuntime:
@@ -32,13 +42,16 @@ class OnnxRuntime:
     def versions(self) -> Mapping[str, str]:
         return {each: version(each) for each in ("onnxruntime", "onnx", "numpy")}
 
-    def cases(self, workload: str) -> Iterable[Case]:
+    def cases(self, workload: str, methods: Mapping[str, Method]) -> Iterable[Case]:
         yield Case(workload, self.name, FP32)
-        for exclude, dtype, method, granularity in product(("none", "auto"), DTYPES, methods(), ("tensor", "channel")):
-            yield Case(workload, self.name, dtype, method, granularity, exclude)
+        for exclude, dtype, name, granularity in product((NONE, "auto"), LISTED, methods, ("tensor", "channel")):
+            if not (methods[name].corrects and dtype in SAME_MODEL):
+                yield Case(workload, self.name, dtype, name, granularity, exclude)
 
     def unsupported(self, case: Case) -> str | None:
-        return None
+        if case.is_float or case.dtype in DTYPES:
+            return None
+        return f"dtype {case.dtype!r} is not known: it should be one of {FP32}, {', '.join(DTYPES)}"
 
     def suffix(self, case: Case) -> str:
         return ".onnx"
@@ -47,45 +60,38 @@ class OnnxRuntime:
         if case.is_float:
             write_whole(model.onnx, out)
             return {}
-        dtype, per_channel = DTYPES[case.dtype], case.granularity == "channel"
+        dtype, method = DTYPES[case.dtype], calibration.method(case.method)
         ranges = calibration.ranges(case.method, dtype.quantizer)
         wanted = () if case.exclude == NONE else model.exclude
-        excluded = choose_exclude(model.prepared, wanted, calibration.statistics)
-        plan = Plan(dtype, ranges, per_channel, [each.node for each in excluded])
+        excluded = choose_exclude(model.prepared, wanted, calibration.statistics, model.onnx)
+        plan = Plan(dtype, ranges, case.granularity == "channel", [each.node for each in excluded])
         notes = {"calibration": "ptq statistics"}
         if excluded:
             notes["in float"] = summary(excluded)
-        if not corrects(case.method):
-            quantize(model.prepared, plan, out)
-            return notes
+        if not method.corrects:
+            return notes | dict(quantize(model.prepared, plan, out, model.onnx))
         with tempfile.TemporaryDirectory() as folder:
             corrected = Path(folder) / "corrected.onnx"
-            seen, grid = calibration.moments(), dtype.weight_quantizer
-            overrides = correct(model.prepared, corrected, seen, grid, per_channel, plan.exclude)
-            quantize(corrected, replace(plan, overrides=overrides), out)
-        return notes | {"corrected": "weights rounded and biases shifted on the calibration images"}
+            seen = calibration.moments()
+            overrides = correct(model.prepared, corrected, seen, dtype, plan.per_channel, plan.exclude)
+            notes |= quantize(corrected, replace(plan, overrides=overrides), out, model.onnx)
+        return notes | {"corrected": "weights rounded and biases shifted on the calibration samples"}
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
-        from ptq.backends.onnxruntime.session import session
-
         running = session(artifact, threads)
-        entry = running.get_inputs()[0].name
-        output = running.get_outputs()[0].name
+        inputs, outputs = ([each.name for each in held] for held in (running.get_inputs(), running.get_outputs()))
 
-        def predict(batch: Float32) -> Float32:
+        def predict(batch: Batch) -> Batch:
+            given = feed(batch, inputs, artifact)
             try:
-                result: Float32 = running.run([output], {entry: batch})[0]
+                return dict(zip(outputs, running.run(outputs, given), strict=True))
             except Exception as error:
-                reason = str(error).strip().splitlines()[0]
-                raise BadModel(
-                    f"{artifact}: {batch.dtype} input of shape {batch.shape} does not run ({reason})"
-                ) from error
-            return result
+                raise BadModel(f"{artifact}: does not run with {shapes(given)} ({one_line(error)})") from error
 
         return predict
 
-    def input_shape(self, artifact: Path) -> tuple[int | None, ...]:
-        return signature(artifact).shape
+    def signature(self, artifact: Path) -> Signature:
+        return signature(artifact)
 
     def census(self, artifact: Path) -> Census:
         from ptq.backends.onnxruntime.census import census
@@ -98,4 +104,4 @@ class OnnxRuntime:
             yield node.name or "(no name)", node.op_type, f"{', '.join(node.input)} -> {', '.join(node.output)}"
 
 
-BACKEND = OnnxRuntime()
+BACKENDS = (OnnxRuntime(),)

@@ -9,35 +9,29 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ptq.backends.onnxruntime.session import session
-from ptq.backends.protocol import Census
+from ptq.backends.protocol import COUNTED, Census
+from ptq.models.graph import Graph, graphs
 from ptq.models.onnx_file import load
+from ptq.models.session import session
 
-# Compute nodes by kind, whatever a fusion or a layout calls them: multiply-accumulate, Add and pooling.
+# Compute nodes by kind of `protocol.COUNTED`, whatever a fusion or a layout calls them.
 _FLOAT = {
-    "Conv": "Conv",
+    **{kind: kind for kind in COUNTED},
     "FusedConv": "Conv",
     "NhwcFusedConv": "Conv",
-    "ConvTranspose": "ConvTranspose",
-    "MatMul": "MatMul",
     "FusedMatMul": "MatMul",
+    "TransposeMatMul": "MatMul",
     "MatMulNBits": "MatMul",  # weights alone in few bits, computed in float
-    "Gemm": "Gemm",
+    "MatMulBnb4": "MatMul",
     "FusedGemm": "Gemm",
-    "Add": "Add",
-    "AveragePool": "AveragePool",
-    "GlobalAveragePool": "GlobalAveragePool",
-    "MaxPool": "MaxPool",
-    "GlobalMaxPool": "GlobalMaxPool",
+    "GemmFastGelu": "Gemm",
     "NhwcMaxPool": "MaxPool",
-    "Attention": "Attention",
     "MultiHeadAttention": "Attention",
-    "LSTM": "LSTM",
-    "GRU": "GRU",
+    "GroupQueryAttention": "Attention",
+    "DecoderMaskedMultiHeadAttention": "Attention",
 }
 _INTEGER = {
     "QLinearConv": "Conv",
@@ -80,26 +74,26 @@ def census(artifact: Path) -> Census:
 
 def count(model: Any, artifact: Any | None = None) -> Census:
     """The census of an optimized graph, an ``onnx.ModelProto``; nodes have the names `artifact` gives them."""
-    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
-    integers, counts = _integer_tensors(nodes), _counts(model)
+    graph = Graph(*graphs(model.graph))
+    integers, counts = _integer_tensors(graph.nodes), _counts(model)
     integer: Counter[str] = Counter()
     floating: Counter[str] = Counter()
-    compute: list[int] = []  # positions of nodes that compute in float
-    for position, node in enumerate(nodes):
+    compute: list[Any] = []  # nodes that compute in float
+    for node in graph.nodes:
         if node.op_type in _INTEGER:
             integer[_INTEGER[node.op_type]] += 1
         elif node.op_type in _FLOAT and any(each in integers for each in node.input[:1]):
             integer[_FLOAT[node.op_type]] += 1
         elif node.op_type in _FLOAT and node.output[0] not in counts:
             floating[_FLOAT[node.op_type]] += 1
-            compute.append(position)
+            compute.append(node)
     return Census(
         integer=dict(sorted(integer.items())),
         floating=dict(sorted(floating.items())),
-        stray=_stray(nodes, set(compute)),
-        weight_bytes=_weight_bytes(model),
-        float_nodes=_names([nodes[each] for each in compute], artifact or model),
-        cause=_cause(nodes, model) if compute and integers else None,
+        stray=_stray(graph, compute),
+        weight_bytes=_weight_bytes(graph),
+        float_nodes=_names(compute, Graph(*graphs((artifact or model).graph))),
+        cause=_cause(graph) if compute and integers else None,
     )
 
 
@@ -114,15 +108,15 @@ def _integer_tensors(nodes: list[Any]) -> set[str]:
     return found
 
 
-def _names(executed: list[Any], artifact: Any) -> tuple[str, ...]:
+def _names(executed: list[Any], artifact: Graph) -> tuple[str, ...]:
     """The artifact's names of executed nodes, which a fusion or a layout calls after the tensor they now make."""
-    nodes = [node for graph in _graphs(artifact.graph) for node in graph.node]
-    known = {node.name for node in nodes}
-    makers = {name: node for node in nodes for name in node.output}
+    known = {node.name for node in artifact.nodes}
     names = []
     for node in executed:
         tensor = node.name.removesuffix("_nchwc") if node.name.endswith("_nchwc") else node.output[0]
-        while (maker := makers.get(tensor)) and _FLOAT.get(maker.op_type) != _FLOAT[node.op_type] and maker.input:
+        while (maker := artifact.producer.get(tensor)) and _FLOAT.get(maker.op_type) != _FLOAT[node.op_type]:
+            if not maker.input:
+                break
             tensor = maker.input[0]  # what was fused into the node comes after it
         written = maker.name or tensor if maker else node.name or node.output[0]
         names.append(node.name if node.name in known and node.name else written)
@@ -134,75 +128,62 @@ def _counts(model: Any) -> set[str]:
     import onnx
 
     kinds = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL}
-    return {value.name for value in model.graph.value_info if value.type.tensor_type.elem_type in kinds}
+    known = [value for graph in graphs(model.graph) for value in (*graph.value_info, *graph.output)]
+    return {value.name for value in known if value.type.tensor_type.elem_type in kinds}
 
 
-def _stray(nodes: list[Any], compute: set[int]) -> int:
+def _stray(graph: Graph, compute: list[Any]) -> int:
     """How many Q and DQ nodes hand to, or take from, a node that computes in float."""
-    makers = {name: position for position, node in enumerate(nodes) for name in node.output}
+    floating = {id(node) for node in compute}
     stray: set[int] = set()
     seen: set[str] = set()
-    upstream = [name for position in compute for name in nodes[position].input]
+    upstream = [name for node in compute for name in node.input]
     while upstream:
         name = upstream.pop()
-        if name in seen or (maker := makers.get(name)) is None:
+        if name in seen or (maker := graph.producer.get(name)) is None:
             continue
         seen.add(name)
-        if nodes[maker].op_type in _DEQUANTIZE:
-            stray.add(maker)
-        elif nodes[maker].op_type in _PASS and maker not in compute:
-            upstream.extend(nodes[maker].input)
-    for position, node in enumerate(nodes):
-        if node.op_type in _QUANTIZE and node.input and _from_float(node.input[0], nodes, makers, compute):
-            stray.add(position)
+        if maker.op_type in _DEQUANTIZE:
+            stray.add(id(maker))
+        elif maker.op_type in _PASS and id(maker) not in floating:
+            upstream.extend(maker.input)
+    for node in graph.nodes:
+        if node.op_type in _QUANTIZE and node.input and _from_float(node.input[0], graph, floating):
+            stray.add(id(node))
     return len(stray)
 
 
-def _from_float(name: str, nodes: list[Any], makers: dict[str, int], compute: set[int]) -> bool:
+def _from_float(name: str, graph: Graph, floating: set[int]) -> bool:
     """Whether a tensor comes from a node that computes in float, directly or handed on."""
-    while (maker := makers.get(name)) is not None:
-        if maker in compute:
+    while (maker := graph.producer.get(name)) is not None:
+        if id(maker) in floating:
             return True
-        if nodes[maker].op_type not in _PASS or not nodes[maker].input:
+        if maker.op_type not in _PASS or not maker.input:
             return False
-        name = nodes[maker].input[0]
+        name = maker.input[0]
     return False
 
 
-def _weight_bytes(model: Any) -> dict[str, int]:
+def _weight_bytes(graph: Graph) -> dict[str, int]:
     import math
 
     import onnx
 
     total: Counter[str] = Counter()
-    for graph in _graphs(model.graph):
-        for tensor in graph.initializer:
-            if len(tensor.dims) >= 2:
-                kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-                bits = 4 if kind.name.endswith("int4") else 8 * kind.itemsize
-                total[kind.name] += math.prod(tensor.dims) * bits // 8
+    for tensor in graph.initializers.values():
+        if len(tensor.dims) >= 2:
+            kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            bits = 4 if kind.name.endswith("int4") else 8 * kind.itemsize
+            total[kind.name] += math.prod(tensor.dims) * bits // 8
     return dict(sorted(total.items()))
 
 
-def _cause(nodes: list[Any], model: Any) -> str:
+def _cause(graph: Graph) -> str:
     """Why nodes run in float although the artifact has quantizers."""
     import onnx
 
-    types = {tensor.name: tensor.data_type for graph in _graphs(model.graph) for tensor in graph.initializer}
-    signed = any(
-        types.get(node.input[2]) == onnx.TensorProto.INT8
-        for node in nodes
-        if node.op_type == "QuantizeLinear" and len(node.input) > 2
-    )
-    if signed and platform.machine().lower() in ("x86_64", "amd64"):
+    zero_points = [node.input[2] for node in graph.nodes if node.op_type == "QuantizeLinear" and len(node.input) > 2]
+    types = {graph.initializers[name].data_type for name in zero_points if name in graph.initializers}
+    if onnx.TensorProto.INT8 in types and platform.machine().lower() in ("x86_64", "amd64"):
         return "int8 activations, for which onnxruntime on x86 has few integer kernels: u8s8 has uint8 activations"
     return "these nodes were left out of quantization, or onnxruntime has no integer kernel for them"
-
-
-def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph and the graphs inside its nodes (If, Loop)."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from _graphs(inner)

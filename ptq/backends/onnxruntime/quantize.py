@@ -4,46 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ptq.backends.onnxruntime.correct import Overrides
-from ptq.errors import BadModel
-from ptq.methods import Range
+from ptq.backends.onnxruntime.grid import Grid, grid, quant_type
+from ptq.errors import BadModel, one_line
+from ptq.files import write_bytes
 from ptq.models.onnx_file import load
-from ptq.quantizer import Quantizer
+from ptq.quantization.dtype import Dtype
+from ptq.quantization.method import Range
 
-
-@dataclass(frozen=True)
-class Dtype:
-    """The (activation, weight) element types behind a dtype's name, as onnxruntime's `QuantType` calls them."""
-
-    activation: str
-    weight: str
-
-    @property
-    def quantizer(self) -> Quantizer:
-        """The quantizer of activations: asymmetric, as `quantize_static` makes them."""
-        return Quantizer(bits=8, signed=self.activation == "QInt8", symmetric=False)
-
-    @property
-    def weight_quantizer(self) -> Quantizer:
-        """The quantizer of weights: symmetric when signed, as `quantize_static` makes them."""
-        signed = self.weight == "QInt8"
-        return Quantizer(bits=8, signed=signed, symmetric=signed)
-
-
-DTYPES: Mapping[str, Dtype] = {
-    "int8": Dtype("QInt8", "QInt8"),
-    "uint8": Dtype("QUInt8", "QUInt8"),
-    "u8s8": Dtype("QUInt8", "QInt8"),
-}
+_NOTHING_LOST = ("pre-processing", "is out-of-range for weight")
+"""Parts of warnings about a step of its own that was left out, and weights of one dimension, which have no channels."""
 
 
 @dataclass(frozen=True)
@@ -56,64 +35,92 @@ class Plan:
     ranges: (low, high) by tensor name of the prepared model, in the tensor's units.
     per_channel: whether every output channel of a weight has its own scale.
     exclude: names of nodes that stay in float.
-    overrides: grids of weights that were chosen already, as ``TensorQuantOverrides`` has them.
+    overrides: grids of weights that were chosen already, by tensor name.
     """
 
     dtype: Dtype
     ranges: Mapping[str, Range]
     per_channel: bool
     exclude: Sequence[str] = ()
-    overrides: Overrides = field(default_factory=dict)
+    overrides: Mapping[str, Grid] = field(default_factory=dict)
 
 
-def quantize(prepared: Path, plan: Plan, out: Path) -> None:
-    """Write `prepared` as a QDQ model to `out`; `BadModel` with onnxruntime's own words when it refuses."""
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+def quantize(prepared: Path, plan: Plan, out: Path, name: Path | None = None) -> Mapping[str, str]:
+    """Write `prepared` as a QDQ model to `out`; messages call it `name`, by default its path.
+
+    Returns what onnxruntime warned of, as a note: of a bias too large for its scale, say.
+    Raises `BadModel` with onnxruntime's own words when it refuses, and for a model with nothing to quantize.
+    """
+    from onnxruntime.quantization import QuantFormat, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData, save_tensors_data
 
-    single = {name: (np.float32(low), np.float32(high)) for name, (low, high) in plan.ranges.items()}
-    said = io.StringIO()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(said), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside onnxruntime's own code, not the caller's
+    single = {tensor: (np.float32(low), np.float32(high)) for tensor, (low, high) in plan.ranges.items()}
+    with tempfile.TemporaryDirectory() as folder, _heard() as said:
         # quantize_static writes and removes a file beside the model: in a shared folder, another process's too
-        own, cache = Path(folder) / "prepared.onnx", Path(folder) / "ranges.json"
+        own, cache, made = (Path(folder) / each for each in ("prepared.onnx", "ranges.json", "made.onnx"))
         shutil.copyfile(prepared, own)
         save_tensors_data(TensorsData(CalibrationMethod.MinMax, single), cache)
         try:
             quantize_static(
                 str(own),
-                str(out),
+                str(made),
                 quant_format=QuantFormat.QDQ,
-                activation_type=QuantType[plan.dtype.activation],
-                weight_type=QuantType[plan.dtype.weight],
+                activation_type=quant_type(plan.dtype.activation),
+                weight_type=quant_type(plan.dtype.weight),
                 per_channel=plan.per_channel,
                 nodes_to_exclude=list(plan.exclude),
                 extra_options={"TensorQuantOverrides": {**_softmax(prepared, plan), **plan.overrides}},
                 calibration_cache_path=cache,
             )
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise BadModel(f"{prepared}: quantize_static refuses it ({reason})") from error
+            raise BadModel(f"{name or prepared}: quantize_static refuses it ({one_line(error)})") from error
+        kinds = sorted({node.op_type for node in load(made).graph.node})
+        if "QuantizeLinear" not in kinds:
+            raise BadModel(
+                f"{name or prepared}: nothing of it was quantized, but it should have nodes that can be, Conv, Gemm or "
+                f"MatMul with constant weights, and not all of them kept in float; it has {', '.join(kinds)}"
+            )
+        write_bytes(out, made.read_bytes())
+    return {"onnxruntime warned": one_line("; ".join(said))} if said else {}
 
 
-def _softmax(prepared: Path, plan: Plan) -> Overrides:
+@contextlib.contextmanager
+def _heard() -> Iterator[list[str]]:
+    """The warnings that onnxruntime logs by the root logger, once each; what it prints and its own deprecations are
+    dropped."""
+    said: dict[str, None] = {}
+    root, handler = logging.getLogger(), logging.NullHandler()  # without a handler, logging would add one of its own
+
+    def hear(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING and not any(each in record.getMessage() for each in _NOTHING_LOST):
+            said[one_line(record.getMessage())] = None
+        return False
+
+    root.addHandler(handler)
+    root.addFilter(hear)
+    heard: list[str] = []
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield heard
+            heard.extend(said)
+    finally:
+        root.removeFilter(hear)
+        root.removeHandler(handler)
+
+
+def _softmax(prepared: Path, plan: Plan) -> dict[str, Grid]:
     """The grid of every Softmax's output: that of quantize_static, 0..1, with a scale one bit smaller.
 
     onnxruntime's integer Softmax multiplies with ``floor(1 / scale)``, which in float32 is 254 for 1/255: a certain
     answer would come out as 0.996.
     """
-    from onnxruntime.quantization import QuantType
-
-    zero = plan.dtype.quantizer.qmin
-    grid = {
-        "quant_type": QuantType[plan.dtype.activation],
-        "scale": np.array(np.nextafter(np.float32(1 / 255), np.float32(0))),
-        "zero_point": np.array(zero, np.int8 if plan.dtype.quantizer.signed else np.uint8),
-    }
+    quantizer = plan.dtype.quantizer
+    scale = np.nextafter(np.float32(1 / (quantizer.levels - 1)), np.float32(0))
     graph = load(prepared).graph
     known = {each.name for each in (*graph.value_info, *graph.output)}
     return {
-        node.output[0]: [grid]
+        node.output[0]: grid(plan.dtype.activation, scale, quantizer.qmin)
         for node in graph.node
         if node.op_type == "Softmax" and node.output[0] in known and node.name not in plan.exclude
     }

@@ -1,0 +1,81 @@
+"""`ptq init`: the two files that judge a model: conftest.py and bars.toml."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ptq.api.model_file import converted, existing, name_of
+from ptq.api.text import printable
+from ptq.cli.options import MODEL, store, with_registry
+from ptq.data.inputs import KINDS, read_inputs
+from ptq.engine.registry import Registry
+from ptq.errors import PtqError
+from ptq.files import write_text
+from ptq.models.onnx_file import signature
+
+CONFTEST = '''"""What ptq judges here. Next: pytest --pyargs ptq.suite -m accuracy"""
+
+from pathlib import Path
+
+import ptq
+from ptq.data.inputs import read_inputs
+from ptq.data.signature import Signature, Tensor
+
+HERE = Path(__file__).parent
+MODEL = HERE / {model!r}
+# by the model; low= and high= hold values to a range, layout= names the axes of an image
+INPUTS = {{
+{inputs}
+}}
+# TODO 1 of 2: where the inputs are, relative to this file: .npy, .npz (arrays by input name, and targets), a folder of
+# .npz files or of images, or file.py:function. Calibration and evaluation share no sample.
+CALIBRATION = {calibration!r}
+EVALUATION = "TODO"
+
+
+def pytest_ptq_workloads():
+    if "TODO" in (CALIBRATION, EVALUATION):
+        raise ptq.NoData("conftest.py: TODO 1 of 2: say where the data to calibrate and to evaluate on are")
+    return [ptq.Workload({name!r}, MODEL, lambda: read(CALIBRATION, "train"), lambda: read(EVALUATION, "test"), INPUTS)]
+
+
+def read(inputs, split):
+    takes = Signature(tuple(Tensor(name, held.shape, held.dtype) for name, held in INPUTS.items()), ())
+    return read_inputs(HERE / inputs, signature=takes, split=split)
+'''
+BARS = """# TODO 2 of 2: how good is good enough, and why; see "bars" in the README for more than max_drop
+["{name}-*"]
+max_drop = "TODO 2 of 2: the largest loss against the float model, in percentage points or the metric's unit"
+why = "TODO 2 of 2: where that number comes from"
+"""
+
+
+@click.command(epilog="Example: ptq init model.onnx --data train.npz")
+@click.argument("model", type=MODEL)
+@click.option("--data", metavar="X", help=f"What to calibrate on: {KINDS}; else a TODO says so.")
+@with_registry
+def COMMAND(registry: Registry, model: Path, data: str | None) -> None:
+    """Write conftest.py and bars.toml for MODEL.
+
+    Both go to this folder; nothing is overwritten.
+    What only a person can decide is left as TODO: where the data are, and how good is good enough.
+    """
+    conftest, bars = Path("conftest.py"), Path("bars.toml")
+    for path in (conftest, bars, Path("tests/bars.toml")):
+        if path.exists() or path.is_symlink():
+            raise PtqError(f"{path}: is there already, and is not overwritten: move it, or run ptq init elsewhere")
+    takes = signature(converted(existing(model), store(), registry))
+    if data is not None:
+        read_inputs(data, signature=takes)
+    name = name_of(model)
+    held = "\n".join(
+        f"    {each.name!r}: ptq.InputContract({each.shape}, dtype={each.dtype!r})," for each in takes.inputs
+    )
+    text = CONFTEST.format(model=os.path.relpath(model), inputs=held, calibration=data or "TODO", name=name)
+    write_text(conftest, text)
+    write_text(bars, BARS.format(name=name))
+    click.echo(printable(f"wrote {conftest} and {bars}, for {model.name}: {', '.join(map(str, takes.inputs))}"))
+    click.echo("fill in the TODOs in both, then: pytest --pyargs ptq.suite -m accuracy")

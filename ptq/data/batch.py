@@ -1,0 +1,94 @@
+"""Batch: the named inputs of one call of a model, or its named outputs. The first dimension is the sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ptq.data.signature import Signature, Tensor
+from ptq.errors import BadData
+
+Array = npt.NDArray[Any]
+Batch = Mapping[str, Array]
+"""By tensor name, an array of shape (n, ...): any dtype, any rank, the same n in each."""
+
+UNNAMED = ""
+"""The name of a bare array, until the model it is for is known."""
+
+
+def size_of(batch: Batch) -> int:
+    """How many samples a batch has."""
+    return len(next(iter(batch.values())))
+
+
+def only(batch: Batch) -> Array:
+    """The array of a batch of one name; of several, the first: a model's first output."""
+    return next(iter(batch.values()))
+
+
+def joined(batches: list[dict[str, Array]]) -> dict[str, Array]:
+    """Batches that follow one another as one; their shapes beside the first dimension are equal."""
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def as_batch(value: Array | Batch) -> Batch:
+    """A mapping as it is; a bare array under `UNNAMED`."""
+    return value if isinstance(value, Mapping) else {UNNAMED: np.asarray(value)}
+
+
+def fitted(value: Array | Batch, signature: Signature, where: str) -> dict[str, Array]:
+    """The batch as a model takes it: every input by its name, of its dtype, in the model's order.
+
+    A bare array is given the name of a model's only input. Numbers are cast where no value changes its meaning:
+    integers and other floats to a float input, integers to a wider integer; never a float to an integer input.
+
+    Raises `BadData`, which starts with `where`, for an input that is missing or unknown, a wrong rank or size, a
+    dtype that cannot be cast, and inputs of different length.
+    """
+    batch = as_batch(value)
+    names = [tensor.name for tensor in signature.inputs]
+    if set(batch) == {UNNAMED}:
+        if len(names) != 1:
+            raise BadData(
+                f"{where}: one array without a name, but the model has {len(names)} inputs: give a mapping (.npz) with "
+                f"{', '.join(names)}"
+            )
+        batch = {names[0]: batch[UNNAMED]}
+    if missing := [name for name in names if name not in batch]:
+        raise BadData(
+            f"{where}: no input {missing[0]!r} among {', '.join(map(repr, batch))}, but the model takes "
+            f"{', '.join(map(str, signature.inputs))}"
+        )
+    if unknown := [name for name in batch if name not in names]:
+        raise BadData(f"{where}: unknown input {unknown[0]!r}, but the model takes {', '.join(map(repr, names))}")
+    found = {tensor.name: _cast(np.asarray(batch[tensor.name]), tensor, where) for tensor in signature.inputs}
+    sizes = {name: len(array) for name, array in found.items()}
+    if len(set(sizes.values())) > 1:
+        raise BadData(f"{where}: inputs of different length {sizes}, but should hold the same samples")
+    return found
+
+
+def _cast(array: Array, tensor: Tensor, where: str) -> Array:
+    fits = array.ndim == len(tensor.shape) and all(
+        want is None or have == want for have, want in zip(array.shape[1:], tensor.shape[1:], strict=True)
+    )
+    if not fits:
+        cause = ""
+        if array.ndim == len(tensor.shape) - 1:
+            cause = "; likely cause: one sample without a batch dimension"
+        elif array.ndim == 4 and sorted(array.shape[1:]) == sorted(size or 0 for size in tensor.shape[1:]):
+            cause = "; likely cause: NHWC and NCHW swapped"
+        raise BadData(f"{where}: shape {array.shape}, but the model takes {tensor}{cause}")
+    want = np.dtype(tensor.dtype)
+    if array.dtype == want:
+        return np.ascontiguousarray(array)
+    safe = array.dtype.kind in "uifb" if want.kind == "f" else np.can_cast(array.dtype, want, "safe")
+    if not safe and want.kind in "iu" and array.dtype.kind in "iu" and array.size:
+        limits = np.iinfo(want)
+        safe = bool(array.min() >= limits.min and array.max() <= limits.max)
+    if not safe:
+        raise BadData(f"{where}: dtype {array.dtype}, but the model takes {tensor}: cast it where it is read")
+    return np.ascontiguousarray(array, dtype=want)

@@ -1,0 +1,117 @@
+"""Race: a case timed against the float model, or against its own artifact of another revision, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptq.backends.protocol import Census, Predictor
+from ptq.cases import FP32, Case
+from ptq.data.batch import Batch
+from ptq.data.samples import FittedSamples
+from ptq.engine.environment import instruction_sets
+from ptq.engine.pipeline import Pipeline
+from ptq.errors import NoData, PtqError, Unsupported
+from ptq.latency.ratio import Budget, Ratio, measure_ratio
+
+BATCHES = (1, 64)
+"""Batch sizes that are timed: a camera's and a server's."""
+THREADS = 1
+"""Of every timed predictor: the ratio of two models then does not depend on who else wants a core."""
+BASE = "base"
+"""What an artifact of another revision is called."""
+SAME = 1.05
+"""Largest time ratio to an artifact of another revision: what the same model against itself keeps within."""
+
+
+@dataclass(frozen=True, eq=False)
+class Race:
+    """Two predictors of one runtime and the inputs both take.
+
+    `against` names the other: ``fp32``, or `BASE`. `limit` is the ratio it will be held to, None when there is none:
+    timing stops as soon as the ratio is clear of it. `stands_for` are the ids of the cases that run the same graph, its
+    own among them.
+    """
+
+    case: Case
+    stands_for: tuple[str, ...]
+    batch: int
+    against: str
+    reference: Predictor
+    predict: Predictor
+    inputs: Batch
+    limit: float | None
+    census: Census
+    sizes: Mapping[str, int]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What goes beside a time so that it can be read later: threads, instruction sets, sizes, what ran."""
+        return {
+            "case": self.case.id,
+            "batch": self.batch,
+            "threads": THREADS,
+            "provider": self.case.backend,
+            "isa": list(instruction_sets()),
+            **self.sizes,
+            "integer_share": self.census.integer_share,
+            "integer": dict(self.census.integer),
+            "floating": dict(self.census.floating),
+        }
+
+    def run(self, budget: Budget | None = None) -> Ratio:
+        """Time both in turns."""
+        return measure_ratio(self.reference, self.predict, self.inputs, self.limit, budget)
+
+
+def race(
+    pipeline: Pipeline, case: Case, batch: int, limit: float | None, base: Path | None, stands_for: tuple[str, ...]
+) -> Race:
+    """Load what is to be timed: the case against the float case of its runtime, or against its namesake in `base`.
+
+    `limit` is of the race against the float case; against `base` it is `SAME`. Raises `Unsupported` for a batch that a
+    model of fixed batch does not take, `NoData` when `base` lacks the case, and whatever `Pipeline.artifact` does.
+    """
+    if pipeline.fixed_batch not in (None, batch):
+        raise Unsupported(f"the model's batch is fixed at {pipeline.fixed_batch}")
+    own, registry = pipeline.artifact(case).path, pipeline.registry
+    rival = case
+    if base is None:
+        rival = registry.float_case(case)
+        other = pipeline.artifact(rival).path
+    else:
+        if not base.is_dir():
+            raise PtqError(f"--ptq-against {base}: no such folder; fill it with --ptq-artifacts at the other revision")
+        other = base / f"{case.id}{own.suffix}"
+        if not other.is_file():
+            raise NoData(f"no {other.name} in the folder given with --ptq-against; save it there with --ptq-artifacts")
+    return Race(
+        case=case,
+        stands_for=stands_for,
+        batch=batch,
+        against=FP32 if base is None else BASE,
+        reference=registry.backend(rival).load(other, THREADS),
+        predict=pipeline.predictor(case, THREADS),
+        inputs=_inputs(pipeline.evaluation_samples, batch),
+        limit=limit if base is None else SAME,
+        census=pipeline.census(case),
+        sizes={"size_bytes": own.stat().st_size, "reference_size_bytes": other.stat().st_size},
+    )
+
+
+def executed(census: Census) -> str:
+    """In words: ``3 of 9 Conv, 1 of 1 Gemm in integer``."""
+    kinds = sorted({*census.integer, *census.floating})
+    counts = [(kind, census.integer.get(kind, 0), census.floating.get(kind, 0)) for kind in kinds]
+    words = ", ".join(f"{integer} of {integer + floating} {kind}" for kind, integer, floating in counts)
+    return f"{words} in integer" if census.simulated is None else f"simulated: {census.simulated}"
+
+
+def _inputs(samples: FittedSamples, batch: int) -> Batch:
+    """The first `batch` samples, or as many of one shape as come first, over and over."""
+    first = next(samples.batches(batch))
+    return {name: np.ascontiguousarray(np.resize(values, (batch, *values.shape[1:]))) for name, values in first.items()}

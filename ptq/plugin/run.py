@@ -1,0 +1,128 @@
+"""Run: what the controlling process gathers from every test, in this process or in xdist's workers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from ptq.engine.environment import environment
+from ptq.errors import BadData, PtqError
+from ptq.gate.judge import Judge
+from ptq.gate.reference import References, load_references
+from ptq.gate.tally import GATE, RESULT, STRUCTURE, TIMING, Demand, Tally
+from ptq.plugin.judging import judge_of
+from ptq.report import html, markdown
+from ptq.report import json as json_report
+from ptq.report.table import table
+
+MADE = "ptq_made"
+"""Name of the property that says what the store made and found for a test."""
+
+
+class Run:
+    """What the controlling process gathers from every test, in this process or in xdist's workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._tally = Tally()
+        self._store: Counter[tuple[str, str]] = Counter()
+        self._complaints: list[str] = []
+        self._notes: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self._tally.add(report.user_properties)
+            if report.outcome == "passed" and not self._config.getoption("ptq_update"):
+                self._complaints += _swallowed(report)
+        elif report.when == "teardown":
+            for name, value in report.user_properties:
+                if name == MADE:
+                    for kind, what, number in json.loads(str(value)):
+                        self._store[what, kind] += number
+        elif report.when == "setup" and not report.passed and "ptq" in report.keywords:
+            self._tally.add([(GATE, report.nodeid)])  # skipped by others, e.g. --benchmark-skip
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        option = self._config.getoption
+        demand = Demand(tuple(option("ptq_require")), option("ptq_min_cases"), option("ptq_strict"))
+        if not (self._tally or demand) or self._config.option.collectonly:
+            return
+        try:
+            self._finish(judge_of(self._config), demand)
+        except (PtqError, pytest.Collector.CollectError) as error:
+            self._complaints.append(str(error))
+        content = json_report.report(**self._tally.rows(), environment=environment())
+        here = self._config.invocation_params.dir
+        writers = (
+            (option("ptq_json"), json_report.write),
+            (option("ptq_html"), html.write),
+            (os.environ.get("GITHUB_STEP_SUMMARY"), markdown.append),
+        )
+        for path, write in writers:
+            try:
+                if path:
+                    write(here / path, content)
+            except OSError as error:  # the verdicts are shown all the same
+                self._complaints.append(f"{path}: the report cannot be written ({error.strerror or error})")
+        if self._complaints and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _finish(self, judge: Judge, demand: Demand) -> None:
+        ids = [case.id for case in judge.cases()]
+        self._complaints += self._tally.complaints({*judge.pipelines, *judge.registry.backends}, demand)
+        if self._tally.gates:
+            self._complaints += judge.bars.check(ids)
+        if not self._tally.results:
+            return
+        if self._config.getoption("ptq_update"):
+            path = judge.references.path
+            try:
+                known = load_references(path)
+            except BadData:  # remaking it is the remedy
+                known = References(path)
+            known.updated(self._tally.judged, environment(), ids).save()
+            self._notes.append(f"wrote {path.name} with {len(self._tally.judged)} measured cases; none was failed")
+            return
+        gaps = judge.references.gaps([result.case.id for result in self._tally.judged], ids)
+        (self._complaints if demand.strict else self._notes).extend(gaps)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        writer, tally = terminalreporter._tw, self._tally
+        if tally:
+            terminalreporter.section("ptq")
+        if tally.results:
+            results, races = list(tally.results.values()), list(tally.timings.values())
+            # a file or a log has no width of its own: nothing is left out there
+            width = writer.fullwidth if writer.hasmarkup else max(160, writer.fullwidth)
+            terminalreporter.write(table(results, width, bool(writer.hasmarkup), races))
+        for line in tally.lines():
+            terminalreporter.write_line(line)
+        if self._store:
+            terminalreporter.write_line(
+                f"ptq: store: {_counted(self._store, 'made')}, {_counted(self._store, 'found')}"
+            )
+        for line in self._notes:
+            terminalreporter.write_line(f"ptq: {line}")
+        for line in self._complaints:
+            terminalreporter.write_line(f"ptq: {line}", red=True)
+
+
+def _swallowed(report: pytest.TestReport) -> list[str]:
+    """A line for every red judgement of a test that passed all the same."""
+    judged = [json.loads(str(value)) for name, value in report.user_properties if name in (RESULT, STRUCTURE, TIMING)]
+    return [
+        f"{report.nodeid}: passed, but {found['id']} is red: the test swallows the failure of judge"
+        for found in judged
+        if found.get("red")
+    ]
+
+
+def _counted(store: Counter[tuple[str, str]], what: str) -> str:
+    parts = {kind: number for (done, kind), number in sorted(store.items()) if done == what}
+    listed = ", ".join(f"{kind} {number}" for kind, number in parts.items())
+    return f"{sum(parts.values())} {what}" + (f" ({listed})" if listed and what == "made" else "")
