@@ -21,8 +21,9 @@ from ptq.engine.store import Store
 from ptq.errors import BadData, PtqError
 from ptq.gate.bars import Bar
 from ptq.gate.verdict import Verdict, judge_ratio
-from ptq.latency.race import SAME, THREADS, executed
-from ptq.latency.ratio import Budget, Ratio, measure_ratio
+from ptq.latency.race import THREADS, executed
+from ptq.latency.ratio import SAME, Budget, Ratio, measure_ratio
+from ptq.models.parity import check_size
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def compare(
     ]
     common = _common(*models)
     size = common.batch or batch
+    check_size(common, size)
     fed = _random(common, size, models[0]) if inputs is None else _first(inputs, common, size, images)
     base, other = (model.backend.load(model.artifact.path, THREADS) for model in models)
     ratio = measure_ratio(base, other, fed, max_ratio, Budget(seconds=seconds))

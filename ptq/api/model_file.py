@@ -24,7 +24,7 @@ from ptq.errors import BadModel, NoData, NotInstalled, PtqError
 from ptq.files import file_digest
 from ptq.metrics.metric import Metric, Predictions
 from ptq.models.convert import is_model
-from ptq.models.onnx_file import digest
+from ptq.models.onnx_file import digest, files
 
 AnyPath = str | os.PathLike[str]
 
@@ -70,7 +70,7 @@ class ModelFile:
     @cached_property
     def census(self) -> Census:
         """What the runtime executes for it."""
-        entry = self.store.get(Count(self._case, self.backend, self.artifact))
+        entry = self.store.get(Count(self._case, self.backend, self.backend.versions(), self.artifact))
         return Census.from_json(json.loads(entry.path.read_text()))
 
     def predictions(self, samples: SampleSet, metric: Metric, signature: Signature) -> Predictions:
@@ -78,6 +78,7 @@ class ModelFile:
         step = Predict(
             case=self._case,
             backend=self.backend,
+            versions=self.backend.versions(),
             artifact=self.artifact,
             samples=samples,
             signature=signature,
@@ -102,7 +103,19 @@ def existing(model: AnyPath) -> Path:
     path = Path(model)
     if not path.exists():
         raise NoData(f"{path}: no such file or folder, but should be a model")
+    if not (path.is_file() or path.is_dir()):  # opening a pipe would wait for somebody to write to it
+        raise BadModel(f"{path}: is a pipe or a device, but should be a model")
+    if path.is_dir() and not is_model(path):
+        raise BadModel(f"{path}: is a folder without a saved_model.pb, but should be a model")
     return path
+
+
+def check_apart(out: Path, *given: Path) -> None:
+    """Raise `PtqError` when `out` is one of the files `given`, under whatever name, or a file one of these reads."""
+    for path in given if out.exists() else ():
+        for file in files(path) if path.suffix == ".onnx" and path.is_file() else [path]:
+            if file.exists() and out.samefile(file):
+                raise PtqError(f"{out}: is {file} itself, but should be another file: it would be lost")
 
 
 def converted(path: Path, store: Store, registry: Registry) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptq.api.model_file import AnyPath, converted, existing, name_of
+from ptq.api.model_file import AnyPath, check_apart, converted, existing, name_of
 from ptq.backends.protocol import Backend
 from ptq.cases import NONE, Case
 from ptq.data.images import Split
@@ -22,7 +22,7 @@ from ptq.engine.pipeline import Pipeline
 from ptq.engine.registry import Registry
 from ptq.engine.store import Store
 from ptq.engine.workload import Workload
-from ptq.errors import BadModel, PtqError, Unsupported
+from ptq.errors import BadModel, PtqError, Unsupported, one_line
 from ptq.files import write_bytes
 from ptq.gate.bars import FAMILIES
 from ptq.models.onnx_file import signature
@@ -101,7 +101,10 @@ def quantize(
     notes |= _warnings(case, pipeline, [kind for kind, _ in entry.inputs])
     if out is None:
         return Quantized(entry.path, case, notes)
-    write_bytes(Path(out), entry.path.read_bytes())
+    try:
+        write_bytes(Path(out), entry.path.read_bytes())
+    except OSError as error:
+        raise PtqError(f"{out}: cannot be written ({one_line(error.strerror or error)})") from error
     return Quantized(Path(out), case, notes)
 
 
@@ -190,7 +193,6 @@ def _check_output(out: Path, model: Path, backend: Backend, case: Case) -> None:
     suffix = backend.suffix(case)
     if out.is_dir():
         raise PtqError(f"{out}: is a folder, but should be the file to write, ending in {suffix}")
-    if out.exists() and model.exists() and out.samefile(model):
-        raise PtqError(f"{out}: is the model itself, but should be another file: it would be lost")
+    check_apart(out, model)
     if out.suffix != suffix and not (out.exists() and not out.is_file()):  # a device has no suffix
         raise PtqError(f"{out}: ends in {out.suffix!r}, but {backend.name} writes {suffix} files: name it so")

@@ -11,11 +11,14 @@ import numpy as np
 
 from ptq.calibration.histogram import FINEST, Histogram, empty, exponent_for
 from ptq.calibration.statistics import TensorStatistics
+from ptq.data.content import read_json
+from ptq.data.shape import check_fields
 from ptq.errors import BadData, one_line
 from ptq.files import write_text
 
 Range = tuple[float, float]
 
+_FIELDS = {"min": float, "max": float, "count": int, "exponent": int, "first": int, "counts": list}
 _STATISTICS = "ptq_statistics"
 _COARSEST = exponent_for(float(np.finfo(np.float32).max))
 
@@ -49,7 +52,7 @@ def load_statistics(path: Path) -> dict[str, TensorStatistics]:
         raise BadData(f"{path}: holds ranges only, but should hold statistics (key {_STATISTICS!r}): calibrate again")
     try:
         return {name: _statistics(each) for name, each in content[_STATISTICS].items()}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (BadData, ValueError, AttributeError, OverflowError) as error:
         raise BadData(f"{path}: is not whole ({type(error).__name__}: {one_line(error)}), calibrate again") from error
 
 
@@ -65,8 +68,8 @@ def load_ranges(path: Path) -> dict[str, Range]:
     """
     content = _read(path)
     try:
-        return {name: (_number(each["lowest"]), _number(each["highest"])) for name, each in content["data"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return {name: _range(each) for name, each in content["data"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadData(
             f"{path}: no lowest and highest for every tensor ({type(error).__name__}: {one_line(error)})"
         ) from error
@@ -85,12 +88,24 @@ def _array(value: float) -> dict[str, Any]:
     return {"CLS": "numpy.array", "dtype": "float32", "data": float(np.float32(value))}
 
 
+def _range(each: Mapping[str, Any]) -> Range:
+    low, high = (_number(each[key]) for key in ("lowest", "highest"))
+    if not -np.inf < low <= high < np.inf:
+        raise ValueError(f"{low:g} to {high:g} is no range")
+    return low, high
+
+
 def _number(value: Any) -> float:
     return float(np.asarray(value["data"] if isinstance(value, dict) else value).reshape(()))
 
 
 def _statistics(each: Mapping[str, Any]) -> TensorStatistics:
-    counts, kept = empty(), np.asarray(each["counts"], np.int64)
+    check_fields(each, _FIELDS, "a tensor")
+    counts, kept = empty(), np.asarray(each["counts"], np.int64 if not each["counts"] else None)
+    if kept.dtype.kind != "i" or kept.ndim != 1 or (kept < 0).any():
+        raise ValueError("counts are no list of whole numbers, each 0 or more")
+    if not 0 <= each["first"] <= len(counts) - len(kept):
+        raise ValueError(f"{len(kept)} counts from bin {each['first']}, but there are {len(counts)} bins")
     counts[each["first"] : each["first"] + len(kept)] = kept
     counts.setflags(write=False)
     if not FINEST <= each["exponent"] <= _COARSEST:
@@ -111,8 +126,8 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise BadData(f"{path}: cannot be read as a calibration cache ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise BadData(f"{path}: is {type(content).__name__} in JSON, but should be an object with 'data'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ptq.calibration.expose import expose
 from ptq.calibration.layers import layers
@@ -28,12 +29,13 @@ def moments(model: Path, samples: Samples) -> dict[str, Moments]:
     most = max(1, _PATCHES // len(samples))
     sums = {layer.output: MomentsSoFar() for layer in found}
     first = 0
-    for seen in each_batch(exposed, samples, _whole, _BATCH):
-        n = max(len(values) for values in seen.values())
-        for layer in found:
-            values = seen[layer.node.input[0]]  # of one row where it has no batch dimension
-            sums[layer.output].add(layer.window.patches(values, most * n // len(values), first))
-        first += n
+    with threadpool_limits(limits=1, user_api="blas"):  # a product's last bits depend on how many threads share it
+        for seen in each_batch(exposed, samples, _whole, _BATCH):
+            n = max(len(values) for values in seen.values())
+            for layer in found:
+                values = seen[layer.node.input[0]]  # of one row where it has no batch dimension
+                sums[layer.output].add(layer.window.patches(values, most * n // len(values), first))
+            first += n
     with np.errstate(over="ignore", invalid="ignore"):
         finished = {name: so_far.finish() for name, so_far in sums.items()}
         return {name: each for name, each in finished.items() if np.isfinite(each.covariance.astype(np.float32)).all()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ptq.data.array_files import read_arrays
 from ptq.data.samples import Float32
 from ptq.errors import BadData, one_line
 from ptq.files import write_bytes
@@ -103,15 +103,17 @@ def save_moments(path: Path, moments: Mapping[str, Moments]) -> None:
 def load_moments(path: Path) -> dict[str, Moments]:
     """What `save_moments` wrote. Raises `BadData` for another file."""
     try:
-        with path.open("rb") as held, np.load(held, allow_pickle=False) as file:
-            return {
-                str(name): Moments(
-                    file[f"mean{index}"].astype(np.float64), file[f"covariance{index}"].astype(np.float64)
-                )
-                for index, name in enumerate(file["names"])
-            }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        file = read_arrays(path)
+        return {str(name): _moments(file, index) for index, name in enumerate(file["names"])}
+    except (BadData, ValueError, KeyError, TypeError) as error:
         raise BadData(f"{path}: cannot be read as moments ({one_line(error)}), calibrate again") from error
+
+
+def _moments(file: Mapping[str, npt.NDArray[Any]], index: int) -> Moments:
+    mean, covariance = file[f"mean{index}"], file[f"covariance{index}"]
+    if mean.ndim != 2 or covariance.shape != (*mean.shape, mean.shape[1]):
+        raise ValueError(f"a mean of shape {mean.shape} with a covariance of shape {covariance.shape}")
+    return Moments(mean.astype(np.float64), covariance.astype(np.float64))
 
 
 def _spread(images: int, size: int, most: int, first: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

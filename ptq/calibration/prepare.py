@@ -63,7 +63,9 @@ def _symbolic(proto: Any, model: Path, notes: dict[str, str]) -> Any:
         return proto
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
-    return SymbolicShapeInference.infer_shapes(proto, 2**31 - 1, False, False, 0)
+    # where it fails, it leaves the model in the current folder
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        return SymbolicShapeInference.infer_shapes(proto, 2**31 - 1, False, False, 0)
 
 
 def _fused(proto: Any, model: Path, notes: dict[str, str]) -> Any:

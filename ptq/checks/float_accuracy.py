@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ptq.backends.protocol import Predictor
+from ptq.checks.repeats import FEW, one_class, repeated
 from ptq.checks.slips import completed, readings
 from ptq.data.batch import Array, Batch, as_batch, only, size_of
 from ptq.data.contract import InputContract
@@ -22,8 +23,6 @@ GAP = 0.15
 """How much better a usable model may be on what it was trained on than on what it was not."""
 SIGMAS = 4.0
 """Standard errors beyond which a difference is none of chance."""
-FEW = 10
-"""Samples below which equal answers prove nothing."""
 BATCH = 100
 """Samples that are read at a time where no contract fixes it."""
 
@@ -57,6 +56,11 @@ class Seen:
         """The accuracy of a model that guesses."""
         return 1 / self.classes
 
+    @property
+    def constant(self) -> bool:
+        """Whether the model decides for one class whatever it sees; of labels of one class that says nothing."""
+        return len(self.labels) >= FEW and len(set(self.decided)) == 1 and len(set(self.labels)) > 1
+
     def by_chance(self, sigmas: float) -> float:
         """The accuracy a model that guesses has at most, so many standard errors above `chance`."""
         return self.chance + sigmas * float(np.sqrt(self.chance * (1 - self.chance) / len(self.labels)))
@@ -76,7 +80,7 @@ def check_accuracy(predict: Predictor, sets: Mapping[str, Samples], contracts: M
         seen[name] = _seen([predict(batch) for batch in batches], labels)
         if (slip := _slip(seen[name], predict, batches, contracts, samples.class_names)) is not None:
             raise BadData(f"{name}: {slip}")
-        if seen[name].accuracy <= seen[name].by_chance(SIGMAS):
+        if seen[name].constant or seen[name].accuracy <= seen[name].by_chance(SIGMAS):
             raise BadData(f"{name}: {_guesses(seen[name])}")
     ranked = sorted(seen.items(), key=lambda item: item[1].accuracy)
     (low, worse), (high, better) = ranked[0], ranked[-1]
@@ -94,12 +98,14 @@ def fault(
     contracts: Mapping[str, InputContract],
     limit: int = 200,
     classifies: bool = True,
+    distinct: bool = True,
 ) -> str | None:
     """Why a float model is of no use as a reference on `samples`, in one line; None when it may be.
 
     `classifies`: the largest value of the first output is the class that the targets name; then, on up to `limit`
     samples spread over the set, top-1 should be above chance, and no slip undone should make it better. Whatever the
-    model, it should not say the same of the first `limit` samples; the first that differ end this look.
+    model, it should not say the same of the first `limit` samples; the first that differ end this look. With
+    `distinct`, the samples should differ, and the labels be of two classes at least.
 
     No bar is known here and the answer turns a whole workload red, so a doubt counts for the model: chance is held
     against ten times as many samples before it is blamed.
@@ -108,6 +114,8 @@ def fault(
     if labels is None or not classifies:
         first = islice(samples.batches(size), -(-limit // size))
         return _says_the_same(_same(predict(as_batch(batch)) for batch in first))
+    if distinct and (same_class := one_class(labels_of(samples))) is not None:
+        return same_class
     batches = list(_spread(samples, limit, size))
     outputs = [predict(batch) for batch in batches]
     try:
@@ -118,18 +126,25 @@ def fault(
         return slip
     if not seen.right.all() and (same := _same(outputs)):
         return _says_the_same(same)
+    if distinct and (few := repeated(batches)) is not None:
+        return few
     more = _labels(samples, 10 * limit)
-    if _at_chance(seen) and more is not None and len(more) > len(labels):
+    if _useless(seen) and more is not None and len(more) > len(labels):
         seen = _seen([predict(batch) for batch in _spread(samples, 10 * limit, size)], more)
-    return _guesses(seen) if _at_chance(seen) else None
+    return _guesses(seen) if _useless(seen) else None
 
 
-def _at_chance(seen: Seen) -> bool:
+def _useless(seen: Seen) -> bool:
     """Within 3 standard errors of guessing, which on a few samples is much: then a quarter of the way to perfect."""
-    return seen.accuracy <= min(seen.by_chance(3.0), seen.chance + (1 - seen.chance) / 4)
+    return seen.constant or seen.accuracy <= min(seen.by_chance(3.0), seen.chance + (1 - seen.chance) / 4)
 
 
 def _guesses(seen: Seen) -> str:
+    if seen.constant:
+        return (
+            f"the float model decides for class {seen.decided[0]} on every one of {len(seen.labels)} samples, whatever "
+            "they show; likely cause: inputs in another range than it was trained on, or a model that is not trained"
+        )
     return (
         f"the float model's top-1 is {seen.accuracy:.4f} on {len(seen.labels)} samples, no better than chance "
         f"({seen.chance:.4f}); likely cause: shuffled labels, or another model's classes"

@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from ptq.backends.protocol import Predictor
 from ptq.checks.float_accuracy import batch_size, check_accuracy
+from ptq.checks.near import assert_apart
+from ptq.checks.repeats import one_class, repeated
 from ptq.checks.slips import completed, readings
 from ptq.checks.sound import chosen, classifies, output
 from ptq.data.batch import Batch, as_batch
@@ -97,6 +99,7 @@ def checks() -> tuple[Check, ...]:
         Check("channels", check_channels),
         Check("balance", check_balance),
         Check("prefix", check_prefix),
+        Check("distinct", check_distinct),
         Check("disjoint", check_disjoint),
         Check("same_pipeline", check_same_pipeline),
         Check("invariants", check_invariants),
@@ -191,9 +194,18 @@ def check_prefix(subject: Subject) -> None:
         )
 
 
+def check_distinct(subject: Subject) -> None:
+    """Either set is as large as it says: not one image over and over, nor labels of one class."""
+    for name, samples in subject.both.items():
+        labels = labels_of(samples) if subject.classifies else None
+        if (line := repeated(samples.batches(subject.batch)) or one_class(labels)) is not None:
+            raise BadData(f"{name}: {line}")
+
+
 def check_disjoint(subject: Subject) -> None:
-    """No calibration input is an evaluation input, byte for byte."""
+    """No calibration input is an evaluation input, byte for byte or but for a rounding."""
     assert_disjoint(subject.calibration, subject.evaluation)
+    assert_apart(subject.calibration, subject.evaluation, subject.batch)
 
 
 def check_same_pipeline(subject: Subject) -> None:

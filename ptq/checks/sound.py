@@ -30,12 +30,14 @@ class Sound(Step):
     kind: ClassVar[str] = "score"
     name: str
     backend: Backend
+    versions: Mapping[str, str]
     artifact: Entry
     samples: SampleSet
     signature: Signature
     contracts: Mapping[str, InputContract]
     classifies: bool
     output: str | None
+    distinct: bool
 
     @property
     def title(self) -> str:
@@ -43,11 +45,12 @@ class Sound(Step):
 
     def settings(self) -> Mapping[str, Any]:
         return {
-            **execution(self.backend, self.artifact),
+            **execution(self.backend, self.versions, self.artifact),
             "evaluation": self.samples.identity,
             "contracts": self.contracts,
             "classifies": self.classifies,
             "output": self.output,
+            "distinct": self.distinct,
         }
 
     def code(self) -> tuple[object, ...]:
@@ -55,7 +58,8 @@ class Sound(Step):
 
     def make(self, out: Path, store: Store) -> Notes | None:
         predict = chosen(self.backend.load(self.artifact.path), self.output)
-        said = fault(predict, self.samples.fitted(self.signature), self.contracts, classifies=self.classifies)
+        samples = self.samples.fitted(self.signature)
+        said = fault(predict, samples, self.contracts, classifies=self.classifies, distinct=self.distinct)
         out.write_text(json.dumps(said))
         return None
 
@@ -66,12 +70,14 @@ def sound(pipeline: Pipeline) -> str | None:
     step = Sound(
         name=pipeline.workload.name,
         backend=pipeline.registry.backend(case),
+        versions=pipeline.registry.versions(case.backend),
         artifact=pipeline.artifact(case),
         samples=pipeline.sample_sets["evaluation"],
         signature=pipeline.signature,
         contracts=pipeline.contracts,
         classifies=classifies(pipeline),
         output=output(pipeline),
+        distinct="distinct" not in pipeline.workload.unchecked,
     )
     said = json.loads(pipeline.store.get(step).path.read_text())
     return None if said is None else str(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
@@ -43,6 +44,9 @@ def commands() -> click.Group:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. What a user can mend is one line on stderr and exit code 2, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a locale cannot say is written out
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = commands().main(args=arguments, prog_name="ptq", standalone_mode=False)
     except (PtqError, click.ClickException) as error:
@@ -52,6 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.Abort:
         click.echo("ptq: interrupted", err=True)
         sys.exit(130)
+    except MemoryError as error:
+        click.echo(
+            f"ptq: not enough memory ({one_line(error)}): give fewer or smaller samples, or a smaller model", err=True
+        )
+        sys.exit(USER_ERROR)
     except OSError as error:
         click.echo(f"ptq: {printable(error.filename or 'file')}: {error.strerror or one_line(error)}", err=True)
         sys.exit(USER_ERROR)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from ptq.api.model_file import check_apart, existing
 from ptq.api.quantized import calibrated
-from ptq.api.text import printable
+from ptq.api.text import WIDEST, printable
 from ptq.calibration.cache_file import load_statistics, save_ranges, save_statistics
 from ptq.calibration.image_tensor import ImageTensor
 from ptq.calibration.statistics import TensorStatistics
@@ -53,6 +55,10 @@ def model(
     MODEL (.onnx, .h5, .keras, ...) is run over the calibration inputs once.
     """
     registry.method(method)
+    existing(model)
+    for path in (out, statistics, ranges):
+        if path is not None:
+            check_apart(path, model, *([Path(inputs)] if isinstance(inputs, str) else []))
     pipeline = calibrated(model, inputs, images=images, store=store(), registry=registry)
     facts = pipeline.facts("calibration")
     click.echo(f"{facts.n} samples, seed {facts.seed}, digest {facts.digest[:12]}")
@@ -101,7 +107,8 @@ def coco(
 
 
 def _show(seen: Mapping[str, TensorStatistics], registry: Registry, dtype: str, pictures: Path | None) -> None:
-    tensors = tensor_ranges(seen, DTYPES[dtype].quantizer, registry.methods)
+    found = tensor_ranges(seen, DTYPES[dtype].quantizer, registry.methods)
+    tensors = [replace(each, name=printable(each.name, WIDEST)) for each in found]
     click.echo(table(tensors, width=200))
     if pictures is not None:
         click.echo(f"wrote {len(plot(tensors, pictures))} pictures to {printable(pictures)}")

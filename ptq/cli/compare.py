@@ -12,7 +12,7 @@ from ptq.cli.options import MODEL, inputs, store, with_registry
 from ptq.data.pictures import ImageOptions
 from ptq.engine.registry import Registry
 from ptq.gate.result import FAIL
-from ptq.latency.race import SAME
+from ptq.latency.ratio import SAME
 
 
 @click.command(epilog="Example: ptq compare model.onnx int8.onnx --max-ratio 0.8")

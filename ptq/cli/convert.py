@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ptq.api.model_file import check_apart, existing
 from ptq.api.text import printable
 from ptq.backends.torch import from_onnx as onnx_to_torch
 from ptq.cli.options import MODEL, OUT
@@ -20,8 +21,7 @@ def COMMAND(source: Path, target: Path) -> None:
 
     From .h5, .keras, float .tflite or a SavedModel folder to .onnx; from .onnx to .pt.
     """
-    if target.exists() and target.samefile(source):
-        raise click.UsageError(f"{target}: is SOURCE itself, but should be another file: it would be lost")
+    check_apart(target, existing(source))
     if target.suffix == ".onnx" and source.suffix != ".onnx" and is_model(source):
         parity: object = to_onnx(source, target)
     elif (source.suffix, target.suffix) == (".onnx", ".pt"):

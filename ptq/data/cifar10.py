@@ -6,7 +6,6 @@ Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; https
 from __future__ import annotations
 
 import gzip
-import io
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -16,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ptq.data.content import read_bytes, size_of_file
 from ptq.data.images import Images, Split
 from ptq.data.pickles import Array, load
 from ptq.data.samples import Labels
-from ptq.errors import BadData, NoData
+from ptq.errors import BadData, NoData, one_line
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -31,9 +31,11 @@ BATCHES: dict[Split, tuple[str, ...]] = {
 }
 CLASSES = 10
 ROW = 3 * 32 * 32
-# All 60,000 images take 184 MB: whatever claims more is not CIFAR-10, and is not to fill the memory.
-LARGEST_FILE = 256 << 20
-LARGEST_ARCHIVE = 1 << 30
+LARGEST = 256 << 20
+"""Bytes of the files of a split, and of an archive unpacked. All 60,000 images take 184 MB: whatever claims more is not
+CIFAR-10, and is not to fill the memory.
+"""
+_BLOCK, _CHUNK = tarfile.BLOCKSIZE, 1 << 20
 
 Batch = tuple[npt.NDArray[np.uint8], Labels]
 
@@ -49,11 +51,11 @@ def read(source: Path, split: Split) -> Images:
 
     Returns uint8 NHWC (N, 32, 32, 3) RGB 0..255 with int64 labels 0..9; `Images.inputs` has them as float32.
     Raises `NoData` when there is no data set at `source`, `BadData` when a file of it is missing, truncated, crafted,
-    or does not hold what it should.
+    larger than `LARGEST`, or does not hold what it should.
     """
     found = _locate(source)
     wanted = (META, *BATCHES[split])
-    files = _in_archive(found, wanted) if found.is_file() else _in_folder(found, wanted)
+    files = _in_folder(found, wanted) if found.is_dir() else _in_archive(found, wanted)
     names: tuple[str, ...] = ()
     batches: dict[str, Batch] = {}
     for name, where, content in files:
@@ -73,14 +75,15 @@ def read(source: Path, split: Split) -> Images:
 def files(source: Path, split: Split) -> list[Path]:
     """The files `read` looks at; raises `NoData` as it does. One that is absent is left out: `read` says so."""
     found = _locate(source)
-    if found.is_file():
+    if not found.is_dir():
+        size_of_file(found)
         return [found]
     return [found / name for name in (META, *BATCHES[split]) if (found / name).is_file()]
 
 
 def _locate(source: Path) -> Path:
     """The folder with the batches, or the archive."""
-    if source.is_file():
+    if source.exists() and not source.is_dir():
         return source
     every = (META, *BATCHES["train"], *BATCHES["test"])
     for folder in (source, source / FOLDER):
@@ -96,73 +99,90 @@ def _locate(source: Path) -> Path:
 
 def _in_folder(folder: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, str, bytes]]:
     """(name, what to call it, content) of every wanted file."""
+    left = LARGEST
     for name in wanted:
         path = folder / name
-        if not path.is_file():
-            raise BadData(f"{path}: no such file, but there should be {', '.join(wanted)}")
         try:
-            size = path.stat().st_size
-            if size > LARGEST_FILE:
-                raise _too_large(str(path), size, LARGEST_FILE)
-            content = path.read_bytes()
+            content = read_bytes(path, left)
+        except FileNotFoundError:
+            raise BadData(f"{path}: no such file, but there should be {', '.join(wanted)}") from None
         except OSError as error:
             raise BadData(f"{path}: cannot be read ({error.strerror})") from error
+        left -= len(content)
         yield name, str(path), content
 
 
 def _in_archive(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, str, bytes]]:
     """(name, what to call it, content) of every wanted member, in the archive's order.
 
-    The archive is read to its end: only then has gzip compared its checksum.
+    The headers are taken one by one, and what is not wanted is passed over: `tarfile.open` would take in what an
+    extended header claims, and keep every member. The archive is read to its end: only then has gzip compared its
+    checksum.
     """
     seen: set[str] = set()
     try:
+        size_of_file(path)
         with gzip.open(path) as unzipped:
             stream = _Capped(unzipped, str(path))
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
-                for member in archive:
-                    name = PurePosixPath(member.name).name
-                    where = f"{path}:{member.name!r}"
-                    if name not in wanted or not member.isfile():
-                        continue
-                    if name in seen:
-                        raise BadData(f"{where}: a second {name}, but there should be one")
-                    if member.size > LARGEST_FILE:
-                        raise _too_large(where, member.size, LARGEST_FILE)
-                    seen.add(name)
-                    opened = archive.extractfile(member)
-                    assert opened is not None  # a regular file
-                    yield name, where, opened.read()
-            while stream.read(1 << 20):
-                pass
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, OSError, ValueError) as error:
-        fact = str(error).replace("\n", " ")[:120]
+            while (block := stream.read(_BLOCK)).strip(b"\0"):
+                member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                name = PurePosixPath(member.name).name
+                where = f"{path}:{member.name!r}"
+                if member.size < 0:
+                    raise tarfile.ReadError(f"{name!r} has {member.size} bytes")
+                if name not in wanted or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                    stream.skip(_padded(member.size))
+                    continue
+                if name in seen:
+                    raise BadData(f"{where}: a second {name}, but there should be one")
+                seen.add(name)
+                content = stream.read(member.size)
+                stream.skip(_padded(member.size) - len(content))
+                yield name, where, content
+            stream.drain()
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
         raise BadData(
-            f"{path}: not a whole .tar.gz ({fact}); likely cause: an incomplete download; "
+            f"{path}: not a whole .tar.gz ({one_line(error, 120)}); likely cause: an incomplete download; "
             f"the public {ARCHIVE} has md5 {ARCHIVE_MD5}"
         ) from error
     if missing := [name for name in wanted if name not in seen]:
         raise BadData(f"{path}: no {', '.join(missing)} in it, but there should be {', '.join(wanted)}")
 
 
-class _Capped(io.RawIOBase):
-    """A reader that refuses to go on after `LARGEST_ARCHIVE` bytes: a small file can unzip to any size."""
+class _Capped:
+    """A reader that refuses to go on after `LARGEST` bytes: a small file can unzip to any size."""
 
     def __init__(self, source: gzip.GzipFile, where: str) -> None:
         self._source = source
         self._where = where
-        self._total = 0
+        self._left = LARGEST
 
-    def read(self, size: int = -1, /) -> bytes:
-        content = self._source.read(min(size, 1 << 20) if size >= 0 else 1 << 20)
-        self._total += len(content)
-        if self._total > LARGEST_ARCHIVE:
-            raise _too_large(f"{self._where} unzipped", self._total, LARGEST_ARCHIVE)
+    def read(self, size: int) -> bytes:
+        """`size` bytes, `EOFError` when there are fewer."""
+        self._take(size)
+        content = self._source.read(size)
+        if len(content) < size:
+            raise EOFError("it ends before its end mark")
         return content
 
+    def skip(self, size: int) -> None:
+        for start in range(0, size, _CHUNK):
+            self.read(min(size - start, _CHUNK))
 
-def _too_large(where: str, size: int, largest: int) -> BadData:
-    return BadData(f"{where}: {size} bytes or more, but should be at most {largest}; likely cause: not CIFAR-10")
+    def drain(self) -> None:
+        """To the end, for gzip to compare its checksum with."""
+        while content := self._source.read(_CHUNK):
+            self._take(len(content))
+
+    def _take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise BadData(f"{self._where}: should be at most {LARGEST} bytes unzipped; likely cause: not CIFAR-10")
+
+
+def _padded(size: int) -> int:
+    """Bytes of a file in an archive, which come in whole blocks."""
+    return -(-size // _BLOCK) * _BLOCK
 
 
 def _class_names(content: bytes, where: str) -> tuple[str, ...]:

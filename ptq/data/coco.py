@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ptq.data.content import read_json
 from ptq.data.image_files import ImageFiles, list_images
+from ptq.data.image_header import MOST_PIXELS
 from ptq.data.letterbox import Letterbox, network_input, read_image
 from ptq.data.samples import Float32
-from ptq.errors import BadData, NoData
+from ptq.data.shape import check_fields
+from ptq.errors import BadData, NoData, one_line
+
+_IDS = {"image_id": int, "category_id": int}
+_OBJECT = {"bbox": tuple[float, float, float, float], "area": float}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,43 +89,74 @@ def read_coco(images: Path, annotations: Path, size: int = 640) -> CocoImages:
 
     Class indices count the categories in the order of their ids, as detectors trained on COCO do (80 classes whose
     ids leave gaps up to 90). Raises `NoData` when folder or file are absent, `BadData` when the JSON is not COCO's,
-    or an image of the folder is not in it.
+    an image of the folder is not in it, or what is annotated cannot be: ids that are no integers or come twice, boxes
+    and areas that are not finite or below 0. What is annotated of other images is not looked at.
     """
     paths = list_images(images)
     try:
-        content = json.loads(annotations.read_text(encoding="utf-8"))
+        content = read_json(annotations)
     except FileNotFoundError:
         raise NoData(f"{annotations}: no such file, but should hold the boxes of {images}") from None
     except (OSError, ValueError) as error:
-        raise BadData(f"{annotations}: cannot be read as JSON ({error})") from error
+        raise BadData(f"{annotations}: cannot be read as JSON ({one_line(error)})") from error
     try:
-        names, by_file = _parse(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadData(f"{annotations}: not COCO's instances format ({error!r})") from error
-    for path in paths:
-        if path.name not in by_file:
+        names, truths = _parse(content, [path.name for path in paths])
+    except BadData as error:
+        raise BadData(f"{annotations}: not COCO's instances format: {error}") from error
+    for path, truth in zip(paths, truths, strict=True):
+        if truth is None:
             raise BadData(f"{path}: not in {annotations}, but every image of the folder should be")
-    return CocoImages(paths, size, class_names=names, truths=tuple(by_file[path.name] for path in paths))
+    return CocoImages(paths, size, class_names=names, truths=tuple(each for each in truths if each))
 
 
-def _parse(content: Any) -> tuple[tuple[str, ...], dict[str, Truth]]:
-    categories = sorted(content["categories"], key=lambda each: int(each["id"]))
-    index = {int(each["id"]): place for place, each in enumerate(categories)}
-    objects: dict[int, list[Any]] = {int(each["id"]): [] for each in content["images"]}
-    for each in content["annotations"]:
-        objects[int(each["image_id"])].append(each)
-    truths = {str(image["file_name"]): _truth(image, objects[int(image["id"])], index) for image in content["images"]}
-    return tuple(str(each["name"]) for each in categories), truths
+def _parse(content: Any, wanted: list[str]) -> tuple[tuple[str, ...], list[Truth | None]]:
+    """The class names, and what is annotated in each wanted file; None where it is not listed."""
+    check_fields(content, {"images": list, "categories": list, "annotations": list}, "content")
+    categories = _by_id(content["categories"], "categories", {"name": str})
+    names = tuple(categories[each]["name"] for each in sorted(categories))
+    if strange := [name for name in names if not name.isprintable() or not name.strip()]:
+        raise BadData(f"category {strange[0]!r:.80} should have a name of printable characters")
+    listed = _by_id(content["images"], "images", {"file_name": str, "width": int, "height": int})
+    ids = {each["file_name"]: number for number, each in listed.items()}
+    if len(ids) < len(listed):
+        raise BadData(f"{len(listed)} images, but only {len(ids)} different file_names")
+    objects: dict[int, list[Any]] = {ids[name]: [] for name in wanted if name in ids}
+    for at, each in enumerate(content["annotations"]):
+        name = f"annotations[{at}]"
+        check_fields(each, _IDS, name)
+        if each["image_id"] not in listed or each["category_id"] not in categories:
+            raise BadData(f"{name}: its image_id or category_id is none of those listed")
+        if each["image_id"] in objects:
+            check_fields(each, _OBJECT, name)
+            if min(*each["bbox"][2:], each["area"]) < 0:
+                raise BadData(f"{name}: bbox={each['bbox']}, area={each['area']}, but none should be below 0")
+            if each.get("iscrowd", 0) not in (0, 1):
+                raise BadData(f"{name}.iscrowd={each['iscrowd']!r:.60}, but should be 0 or 1")
+            objects[each["image_id"]].append(each)
+    index = {number: place for place, number in enumerate(sorted(categories))}
+    return names, [_truth(listed[ids[name]], objects[ids[name]], index) if name in ids else None for name in wanted]
+
+
+def _by_id(rows: list[Any], name: str, hints: Mapping[str, Any]) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    for at, each in enumerate(rows):
+        check_fields(each, {"id": int, **hints}, f"{name}[{at}]")
+        if each["id"] in found:
+            raise BadData(f"{name}[{at}].id={each['id']} is that of another one, too")
+        found[each["id"]] = each
+    return found
 
 
 def _truth(image: Any, objects: list[Any], index: dict[int, int]) -> Truth:
+    if min(image["width"], image["height"]) < 1 or image["width"] * image["height"] > MOST_PIXELS:
+        raise BadData(f"{image['file_name']!r:.80} has {image['width']} x {image['height']} pixels")
     corner = np.array([each["bbox"] for each in objects], dtype=np.float64).reshape(-1, 4)
     corner[:, 2:] += corner[:, :2]
     return Truth(
-        width=int(image["width"]),
-        height=int(image["height"]),
+        width=image["width"],
+        height=image["height"],
         boxes=corner,
-        classes=np.array([index[int(each["category_id"])] for each in objects], dtype=np.int64),
+        classes=np.array([index[each["category_id"]] for each in objects], dtype=np.int64),
         areas=np.array([each["area"] for each in objects], dtype=np.float64),
         crowds=np.array([bool(each.get("iscrowd", 0)) for each in objects], dtype=np.bool_),
     )

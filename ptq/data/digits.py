@@ -5,6 +5,9 @@ Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Lear
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +18,15 @@ from ptq.errors import NotInstalled
 NAMES = tuple(str(digit) for digit in range(10))
 TEST_PER_CLASS = 60
 SPLIT_SEED = 1998
+
+
+def files() -> list[Path]:
+    """The files `read` looks at, without importing scikit-learn; raises `NotInstalled` where it is absent."""
+    found = find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise NotInstalled("digits: scikit-learn is not installed: pip install 'ptq[suite]'")
+    path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    return [path] if path.is_file() else []
 
 
 def read(split: Split) -> Images:

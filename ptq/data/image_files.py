@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from ptq.data.content import read_bytes, size_of_file
 from ptq.data.letterbox import RECIPE, Letterbox, network_input, read_image
 from ptq.data.samples import Float32
-from ptq.errors import BadData, NoData
+from ptq.errors import BadData, NoData, one_line
 from ptq.files import file_digest, write_text
 
+LARGEST_LIST = 64 << 20
+"""Bytes of a list of images: a million paths."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
@@ -77,17 +80,33 @@ class ImageFiles:
 
     @cached_property
     def _hashes(self) -> tuple[str, ...]:
-        return tuple(file_digest(path) for path in self.paths)
+        return tuple(map(_digest, self.paths))
+
+
+def _digest(path: Path) -> str:
+    try:
+        size_of_file(path)  # a pipe would wait for ever
+        return file_digest(path)
+    except OSError as error:
+        raise BadData(f"{path}: cannot be read ({error.strerror}), but should be an image") from error
 
 
 def list_images(folder: Path) -> tuple[Path, ...]:
     """The image files of a folder (not of those below it), sorted by name; `NoData` when there is none."""
     if not folder.is_dir():
         raise NoData(f"{folder}: no such folder, but should hold images")
-    found = tuple(sorted(each for each in folder.iterdir() if each.suffix.lower() in SUFFIXES))
+    found = tuple(each for each in entries(folder) if each.suffix.lower() in SUFFIXES)
     if not found:
         raise NoData(f"{folder}: 0 images, but should hold files ending in {', '.join(SUFFIXES)}")
     return found
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted by name; `BadData` for one that cannot be looked into."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise BadData(f"{folder}: cannot be read ({error.strerror}), but should be a folder") from error
 
 
 def sample(paths: Sequence[Path], count: int, seed: int) -> tuple[Path, ...]:
@@ -104,9 +123,12 @@ def write_list(list_path: Path, paths: Sequence[Path], root: Path) -> None:
     lines = []
     for path in paths:
         try:
-            lines.append(path.resolve().relative_to(root.resolve()).as_posix())
+            line = path.resolve().relative_to(root.resolve()).as_posix()
         except ValueError:
             raise BadData(f"{path}: not below the data root {root}, but a list holds paths relative to it") from None
+        if line != line.strip() or not line.isprintable():
+            raise BadData(f"{line!r}: a list holds a path a line, of printable characters: rename the file")
+        lines.append(line)
     write_text(list_path, "".join(f"{line}\n" for line in lines))
 
 
@@ -116,22 +138,31 @@ def read_list(list_path: Path, root: Path) -> tuple[Path, ...]:
     Raises `BadData`, naming list and line, for a path that is absolute, leaves the root, is absent or comes twice.
     """
     try:
-        text = list_path.read_text(encoding="utf-8")
+        text = read_bytes(list_path, LARGEST_LIST).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadData(f"{list_path}: cannot be read as a list of images, one path a line ({error})") from error
+        raise BadData(
+            f"{list_path}: cannot be read as a list of images, one path a line ({one_line(error)})"
+        ) from error
     found: dict[Path, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not (name := line.strip()):
             continue
-        where = f"{list_path}:{number}: {name!r}"
+        where = f"{list_path}:{number}: {name[:300]!r}"
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BadData(f"{where} should be relative to the data root and stay below it")
         path = root / name
         if path in found:
             raise BadData(f"{where} is on line {found[path]} already, but an image should be listed once")
-        if not path.is_file():
+        if not _is_file(path):
             raise BadData(f"{where} is not below {root}: is it the data root the list was made for?")
         found[path] = number
     if not found:
         raise BadData(f"{list_path}: 0 paths, but should list images, one a line")
     return tuple(found)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for one
+        return False

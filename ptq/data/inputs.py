@@ -17,7 +17,7 @@ import numpy as np
 from ptq.data import cifar10
 from ptq.data.array_files import read_array, read_arrays
 from ptq.data.batch import UNNAMED, Array, fitted
-from ptq.data.image_files import SUFFIXES
+from ptq.data.image_files import SUFFIXES, entries
 from ptq.data.images import Split
 from ptq.data.pictures import ImageOptions, class_folders, pictures
 from ptq.data.samples import ArraySamples, Samples, first_batch
@@ -201,7 +201,7 @@ def _kinds(path: Path, split: Split) -> tuple[str, ...]:
             return ("CIFAR-10",)
     except NoData:
         pass
-    suffixes = {each.suffix.lower() for each in path.iterdir() if each.is_file()}
+    suffixes = {each.suffix.lower() for each in entries(path) if not each.is_dir()}
     found = {
         ".npz files": ".npz" in suffixes,
         "images": bool(suffixes & set(SUFFIXES)),
@@ -247,9 +247,12 @@ def _listed(value: Iterable[Any], signature: Signature | None, name: str) -> Sam
 
 
 def _present(path: Path) -> Path:
-    if not path.exists():
-        raise NoData(f"{path}: no such file or folder; inputs are {KINDS}")
-    return path
+    try:
+        if path.exists():
+            return path
+    except OSError as error:  # a name that is too long, a folder that is closed
+        raise BadData(f"{path}: cannot be read ({error.strerror}); inputs are {KINDS}") from error
+    raise NoData(f"{path}: no such file or folder; inputs are {KINDS}")
 
 
 def _asked(function: Callable[[], Any], path: Path, spec: str) -> Any:

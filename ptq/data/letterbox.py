@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ptq.data.content import read_bytes
+from ptq.data.image_header import ImageHeader, image_header
 from ptq.data.samples import Float32
 from ptq.errors import BadData
 
@@ -26,7 +28,8 @@ Boxes = npt.NDArray[np.float64]
 
 PAD = 114
 RECIPE = f"cv2 BGR; letterbox INTER_LINEAR pad {PAD} centred; RGB CHW float32 / 255"
-_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+LARGEST_FILE = 512 << 20
+"""Bytes of an image file."""
 
 
 @dataclass(frozen=True)
@@ -94,19 +97,11 @@ def network_input(square: Image) -> Float32:
 def read_image(path: Path) -> Image:
     """The image of a file, (H, W, 3) BGR uint8; grey, CMYK and palettes are converted, alpha is dropped.
 
-    Raises `BadData`, naming the file, when it is absent, empty, cut short or no image.
-    OpenCV by itself fills what a truncated JPEG lacks with grey and goes on.
+    Raises `BadData` as `image_content` does, and for what cannot be decoded.
     """
     import cv2
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadData(f"{path}: cannot be read ({error.strerror}), but should be an image") from error
-    if not data:
-        raise BadData(f"{path}: 0 bytes, but should be an image: copy it again")
-    if _is_cut_short(data):
-        raise BadData(f"{path}: ends in the middle of the image ({len(data)} bytes): copy it again")
+    data, _ = image_content(path)
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -117,13 +112,20 @@ def read_image(path: Path) -> Image:
     return decoded
 
 
+def image_content(path: Path) -> tuple[bytes, ImageHeader]:
+    """The bytes of an image file and what they claim to be, both within their limits: none of it is decoded.
+
+    Raises `BadData`, naming the file, when it is absent, empty, larger than `LARGEST_FILE`, or as `image_header` says.
+    OpenCV by itself fills what a truncated JPEG lacks with grey and goes on.
+    """
+    try:
+        data = read_bytes(path, LARGEST_FILE)
+    except OSError as error:
+        raise BadData(f"{path}: cannot be read ({error.strerror}), but should be an image") from error
+    if not data:
+        raise BadData(f"{path}: 0 bytes, but should be an image: copy it again")
+    return data, image_header(data, path)
+
+
 def _before(missing: int) -> int:
     return round(missing / 2 - 0.1)
-
-
-def _is_cut_short(data: bytes) -> bool:
-    # Inside compressed JPEG data 0xFF is always followed by 0x00 or a restart marker, so an end marker after the
-    # last start of scan is the real one (a thumbnail's comes before).
-    if data.startswith(_JPEG):
-        return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
-    return data.startswith(_PNG) and b"IEND" not in data[-64:]

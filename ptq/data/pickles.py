@@ -1,19 +1,20 @@
 """A restricted unpickler: reads the pickles CIFAR-10 ships as, and can do nothing else.
 
-It interprets the opcodes `pickletools` parses and never calls, imports or looks up anything a file names. The three
-globals the real files need are plain markers here, and an array comes back as the shape, dtype code and bytes it
-claims, for the caller to validate. `pickle.Unpickler` with `find_class` overridden is not enough: one opcode can make
-its memo claim gigabytes (LONG_BINPUT), and a deeply nested tuple as a dictionary key overflows the C stack.
+It interprets opcodes, whose arguments `pickletools` parses, and never calls, imports or looks up anything a file names.
+The three globals the real files need are plain markers here, and an array comes back as the shape, dtype code and bytes
+it claims, for the caller to validate. `pickle.Unpickler` with `find_class` overridden is not enough: one opcode can
+make its memo claim gigabytes (LONG_BINPUT), and a deeply nested tuple as a dictionary key overflows the C stack.
 """
 
 from __future__ import annotations
 
+import io
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ptq.errors import BadData
+from ptq.errors import BadData, one_line
 
 _RECONSTRUCT, _NDARRAY, _DTYPE = "numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"
 
@@ -44,6 +45,10 @@ class Array:
     built: bool = False
 
 
+MOST_STEPS = 1_000_000
+"""Opcodes of one pickle: CIFAR-10's own have 40,000. Each may take some 100 bytes of memory for its one in the file."""
+
+
 class _Refused(Exception):
     """Something the real files do not have."""
 
@@ -51,20 +56,28 @@ class _Refused(Exception):
 def load(content: bytes, name: str) -> Any:
     """The object a pickle holds, made of dict, list, tuple, bytes, int, bool, None and `Array`.
 
-    Takes the protocol-2 pickles of Python 2. Raises `BadData`, which calls the file `name`, for a truncated pickle
-    and for one that has an opcode, a global or an object the real files do not have.
+    Takes the protocol-2 pickles of Python 2. Raises `BadData`, which calls the file `name`, for a truncated pickle, for
+    one that has an opcode, a global or an object the real files do not have, and for more than `MOST_STEPS` of them.
     """
     machine = _Machine()
-    end = 0
+    stream = io.BytesIO(content)
+    steps = 0
     try:
-        for opcode, argument, position in pickletools.genops(content):
+        while code := stream.read(1):
+            # pickletools.genops would read an argument of any size first, even of what is refused
+            opcode = _OPCODES[code.decode("latin-1")]
             step = _STEPS.get(opcode.name)
             if step is None:
-                raise _Refused(f"opcode {opcode.name} at byte {position}")
-            step(machine, argument)
-            end = (position or 0) + 1
-        if end != len(content):
-            raise _Refused(f"{len(content) - end} bytes after its end")
+                raise _Refused(f"opcode {opcode.name} at byte {stream.tell() - 1}")
+            if (steps := steps + 1) > MOST_STEPS:
+                raise _Refused(f"more than {MOST_STEPS} opcodes")
+            step(machine, opcode.arg.reader(stream) if opcode.arg else None)
+            if opcode.name == "STOP":
+                break
+        else:
+            raise EOFError("it ends without STOP")
+        if rest := len(content) - stream.tell():
+            raise _Refused(f"{rest} bytes after its end")
         if machine.marks or len(machine.stack) != 1:
             raise _Refused("an unfinished object")
     except _Refused as refused:
@@ -74,7 +87,7 @@ def load(content: bytes, name: str) -> Any:
         ) from refused
     # A mangled pickle ends in whatever pickletools or the machine trips over.
     except Exception as error:
-        fact = str(error).replace("\n", " ")[:120] or type(error).__name__
+        fact = f"{type(error).__name__}: {one_line(error, 120)}"
         raise BadData(f"{name}: not a whole pickle ({fact}); likely cause: a truncated or damaged file") from error
     return machine.stack[0]
 
@@ -148,6 +161,7 @@ class _Machine:
                 raise _Refused("a state other than that of an array of numbers or of its dtype")
 
 
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "PROTO": lambda _, __: None,
     "STOP": lambda _, __: None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ptq.data.image_files import ImageFiles, list_images
-from ptq.data.letterbox import Image, read_image
+from ptq.data.image_files import ImageFiles, entries, list_images
+from ptq.data.letterbox import Image, image_content, read_image
 from ptq.data.samples import Labels
 from ptq.data.signature import Signature
 from ptq.errors import BadData, NotInstalled, one_line
@@ -138,12 +139,14 @@ def pictures(folder: Path, options: ImageOptions | None, signature: Signature | 
     truth = np.repeat(np.arange(len(kinds), dtype=np.int64), [len(paths) for paths in files])
     paths = tuple(path for some in files for path in some)
     names = tuple(kind.name for kind in kinds)
+    if strange := [name for name in names if not name.isprintable()]:
+        raise BadData(f"{folder}: {strange[0]!r} is a class, but its name should be of printable characters: rename it")
     return Pictures(paths, class_names=names, options=options, channels=channels, dtype=dtype, truth=truth)
 
 
 def class_folders(folder: Path) -> list[Path]:
     """The sub-folders of a folder, sorted by name; hidden ones are none."""
-    return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    return [each for each in entries(folder) if each.is_dir() and not each.name.startswith(".")]
 
 
 def _wanted(folder: Path, options: ImageOptions, signature: Signature | None) -> tuple[str, int, str]:
@@ -173,14 +176,18 @@ def _decoded(path: Path) -> Image:
     try:
         return read_image(path)
     except ImportError:
-        pass
+        return _with_pillow(path)
+
+
+def _with_pillow(path: Path) -> Image:
     try:
         from PIL import Image as pillow
         from PIL import ImageOps
     except ImportError as error:
         raise NotInstalled(f"{path}: images need OpenCV or Pillow: pip install 'ptq[coco]', or pillow") from error
+    data, header = image_content(path)
     try:
-        with pillow.open(path) as opened:
+        with pillow.open(io.BytesIO(data), formats=[header.format]) as opened:
             # a palette or an alpha channel is dropped, an orientation applied, as OpenCV does
             return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))[:, :, ::-1]
     except Exception as error:

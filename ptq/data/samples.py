@@ -76,7 +76,11 @@ class ArraySamples:
     name: str = field(default="samples")
 
     def __post_init__(self) -> None:
-        lengths = {name or "inputs": len(values) for name, values in self._columns.items()}
+        columns = {name or "inputs": values for name, values in self._columns.items()}
+        for name, values in {**columns, "targets": self.targets}.items():
+            if getattr(values, "ndim", 1) == 0:
+                raise BadData(f"{self.name}: {name!r} is a single number, but should be an array of shape (N, ...)")
+        lengths = {name: len(values) for name, values in columns.items()}
         if not lengths or 0 in lengths.values():
             raise BadData(f"{self.name}: 0 samples, but there should be at least 1")
         if len(set(lengths.values())) > 1:

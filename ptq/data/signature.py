@@ -15,7 +15,8 @@ class Tensor:
 
     def __str__(self) -> str:
         dims = ", ".join("?" if size is None else str(size) for size in self.shape)
-        return f"{self.name!r} {self.dtype} ({dims})"
+        name = self.name if len(self.name) <= 80 else f"{self.name[:79]}…"
+        return f"{name!r} {self.dtype} ({dims})"
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +14,9 @@ from ptq.data.batch import as_batch, only
 from ptq.data.contract import InputContract
 from ptq.data.samples import Samples
 from ptq.errors import BadData, PtqError
+from ptq.files import appearing
 
+_LONGEST = 65_000  # bytes of a name in a zip archive, less its suffix
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same content gives the same bytes
 
 
@@ -38,6 +38,8 @@ def write_tensors(
         raise PtqError(f"{out}: ends in {out.suffix!r}, but should end in .npy (one tensor) or .npz (by input name)")
     if out.suffix == ".npy" and len(contracts) != 1:
         raise PtqError(f"{out}: holds one tensor, but there are {len(contracts)} inputs: it should end in .npz")
+    if any(len(name.encode()) > _LONGEST for name in contracts):
+        raise PtqError(f"{out}: an input has a name of more than {_LONGEST} bytes, which no .npz can hold: write .npy")
     with _appearing(out) as file:
         if out.suffix == ".npy":
             _stream(file, samples, *next(iter(contracts.items())), advance)
@@ -90,19 +92,9 @@ def _stream(
 
 @contextmanager
 def _appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to that takes its name only when the block ends without an error."""
+    """`ptq.files.appearing`, whose failure is one line."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    except OSError as error:
-        raise PtqError(f"{path}: cannot be written ({error.strerror})") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with appearing(path) as file:
             yield file
-        Path(name).replace(path)
     except OSError as error:
-        Path(name).unlink(missing_ok=True)
         raise PtqError(f"{path}: cannot be written ({error.strerror or error})") from error
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -31,6 +31,7 @@ class Quantize(Step):
     kind: ClassVar[str] = "artifact"
     case: Case
     backend: Backend
+    backend_versions: Mapping[str, str]
     model: FloatModel
     model_digest: str
     passes: Passes
@@ -53,7 +54,7 @@ class Quantize(Step):
             "case": fields,
             "backend": self.backend,
             # ranges come from onnxruntime's pass, whatever the backend
-            "versions": [versions(RUNTIME), dict(self.backend.versions())],
+            "versions": [versions(RUNTIME), self.backend_versions],
         }
         if self.case.is_float:
             return common

@@ -87,6 +87,18 @@ def describe(value: object, depth: int = 0) -> Any:
 
 def code_digest(*objects: object) -> str:
     """sha256 in hex over the code that objects are made of, see the module."""
+    try:
+        return _known_digest(objects)
+    except TypeError:  # one of them cannot be a key
+        return _digest(objects)
+
+
+@lru_cache(maxsize=1024)
+def _known_digest(objects: tuple[object, ...]) -> str:
+    return _digest(objects)
+
+
+def _digest(objects: tuple[object, ...]) -> str:
     digests: set[str] = set()
     for value in _parts(objects, set(), 0):
         path = _file_of(value)
@@ -224,7 +236,7 @@ def _targets(module: str, taken: tuple[str, ...]) -> list[str]:
     if module != "ptq":
         return [module, *(f"{module}.{name}" for name in taken)]
     root = sys.modules.get("ptq")
-    values = [vars(root).get(name) for name in taken] if root is not None else []
+    values = [getattr(root, name, None) for name in taken]
     return [value.__name__ if isinstance(value, ModuleType) else _module_name(value) for value in values if value]
 
 

@@ -215,7 +215,8 @@ class Pipeline:
 
     def census(self, case: Case) -> Census:
         """What the runtime executes for the case's artifact."""
-        step = Count(case, self.registry.backend(case), self.artifact(case))
+        artifact = self.artifact(case)  # says so where the backend is not installed, before it is asked for versions
+        step = Count(case, self.registry.backend(case), self.registry.versions(case.backend), artifact)
         return Census.from_json(json.loads(self.store.get(step).path.read_text()))
 
     def predictor(self, case: Case, threads: int = 1) -> Predictor:
@@ -235,7 +236,7 @@ class Pipeline:
     def _foreign(self, case: Case) -> Entry:
         given = self.workload.artifacts[case.method].path
         path = Path(given() if callable(given) else given)
-        if not path.exists():
+        if not path.is_file():
             raise BadModel(f"{path}: no such file, but {case} should be there")
         # with the weights in files beside it, an ONNX model is more than its own bytes
         content = digest(path) if path.suffix == ".onnx" else file_digest(path)
@@ -248,6 +249,7 @@ class Pipeline:
         return Quantize(
             case=case,
             backend=self.registry.backend(case),
+            backend_versions=self.registry.versions(case.backend),
             model=model,
             model_digest=self._model_digest,
             passes=self._passes,
@@ -259,10 +261,12 @@ class Pipeline:
     def _predicted(self, case: Case, metric: Metric) -> Entry:
         known = (case, type(metric).__qualname__)
         if known not in self._predictions:
+            artifact = self.artifact(case)
             step = Predict(
                 case=case,
                 backend=self.registry.backend(case),
-                artifact=self.artifact(case),
+                versions=self.registry.versions(case.backend),
+                artifact=artifact,
                 samples=self._evaluation,
                 signature=self.signature,
                 contracts=self.contracts,

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from ptq.engine.store import Entry, Store
 
 
-def execution(backend: Backend, artifact: Entry) -> Mapping[str, Any]:
+def execution(backend: Backend, versions: Mapping[str, str], artifact: Entry) -> Mapping[str, Any]:
     """What decides how an artifact runs. The CPU is part of it: kernels differ, and a cache may change machines."""
     return {
         "artifact": artifact.digest,
         "backend": backend,
-        "versions": dict(backend.versions()),
+        "versions": versions,
         "cpu": list(instruction_sets()),
     }
 
@@ -42,6 +42,7 @@ class Predict(Step):
     kind: ClassVar[str] = "predictions"
     case: Case
     backend: Backend
+    versions: Mapping[str, str]
     artifact: Entry
     samples: SampleSet
     signature: Signature
@@ -59,7 +60,7 @@ class Predict(Step):
 
     def settings(self) -> Mapping[str, Any]:
         return {
-            **execution(self.backend, self.artifact),
+            **execution(self.backend, self.versions, self.artifact),
             "evaluation": self.samples.identity,
             "contracts": self.contracts,
             "metric": self.metric,
@@ -74,8 +75,11 @@ class Predict(Step):
         samples = CheckedSamples(self.samples.raw, self.signature, self.samples.where, self.contracts)
         outputs = (predict(batch) for batch in samples.batches(self.batch))
         kept = self.metric.collect(_in_order(outputs, samples), self.samples.raw)
+        # by number: an output may be called anything, `file` too
+        names = np.frombuffer(json.dumps(list(kept)).encode(), np.uint8)
+        values = {f"v{at}": np.asarray(array) for at, array in enumerate(kept.values())}
         with out.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{name: np.asarray(values) for name, values in kept.items()})
+            np.savez(file, allow_pickle=False, names=names, **values)
         return None
 
 
@@ -86,6 +90,7 @@ class Count(Step):
     kind: ClassVar[str] = "census"
     case: Case
     backend: Backend
+    versions: Mapping[str, str]
     artifact: Entry
 
     @property
@@ -93,7 +98,7 @@ class Count(Step):
         return f"{self.case}: counting what runs in integer"
 
     def settings(self) -> Mapping[str, Any]:
-        return execution(self.backend, self.artifact)
+        return execution(self.backend, self.versions, self.artifact)
 
     def code(self) -> tuple[object, ...]:
         return (self.backend,)
@@ -106,7 +111,7 @@ class Count(Step):
 def read_predictions(path: Path) -> dict[str, np.ndarray]:
     """What `Predict` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        return {name: arrays[f"v{at}"] for at, name in enumerate(json.loads(arrays["names"].tobytes()))}
 
 
 def _in_order(outputs: Iterator[Batch], samples: CheckedSamples) -> Iterator[Batch]:

@@ -63,6 +63,16 @@ class Registry:
         """What declares a workload, by the name of its file or entry point."""
         return MappingProxyType(dict(_named("ptq.workloads")))
 
+    def versions(self, name: str) -> Mapping[str, str]:
+        """`Backend.versions`, asked once: finding a distribution costs milliseconds, and every key has them."""
+        if name not in self._versions:
+            self._versions[name] = dict(self.backends[name].versions())
+        return self._versions[name]
+
+    @cached_property
+    def _versions(self) -> dict[str, Mapping[str, str]]:
+        return {}
+
     def backend(self, case: Case) -> Backend:
         """The case's backend; `PtqError` names those there are."""
         if case.backend not in self.backends:
@@ -143,6 +153,11 @@ def declared_outside(data: Path | None) -> list[Any]:
     """The workloads that installed packages bring, by name."""
     points = sorted(entry_points(group="ptq.workloads"), key=lambda point: point.name)
     return [cast(Any, _imported(f"entry point {point.value} of ptq.workloads", point.load))(data) for point in points]
+
+
+def builtin_workloads(data: Path | None) -> list[Any]:
+    """The workloads of ptq and of installed packages; those whose data is not in `data` are reported as not run."""
+    return declared(Registry(), data)
 
 
 def declared(registry: Registry, data: Path | None) -> list[Any]:

@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -191,22 +192,34 @@ class Store:
             presence = FileLock(self.root / "locks" / f"run-{os.getpid()}-{id(self):x}.lock")
             presence.acquire()
             self._presence = presence
+            weakref.finalize(self, _leave, presence)  # when the process ends, too, unless it is killed
+            self._sweep()
         except OSError as error:
             raise self._unwritable(error) from error
 
+    def _sweep(self) -> None:
+        """Remove what killed processes left: half-made files, and the marks that they use the folder."""
+        locks = self.root / "locks"
+        for path in locks.glob("run-*.lock"):
+            with contextlib.suppress(Timeout), FileLock(path, blocking=False):
+                path.unlink(missing_ok=True)
+        for kind in KINDS:
+            for left in (self.root / kind).glob("??/.making-*"):
+                with contextlib.suppress(Timeout), FileLock(locks / f"{left.name.split('-')[1]}.lock", blocking=False):
+                    shutil.rmtree(left, ignore_errors=True)
+
     def _unwritable(self, error: OSError) -> PtqError:
         return PtqError(f"store {self.root}: cannot be written ({error.strerror}); set PTQ_CACHE to a folder that can")
-
-    def __del__(self) -> None:
-        if self._presence is not None:
-            path = Path(self._presence.lock_file)
-            self._presence.release(force=True)
-            path.unlink(missing_ok=True)
 
 
 def default_root() -> Path:
     """``PTQ_CACHE`` when set and not empty, else the platform's cache folder."""
     return Path(os.environ.get("PTQ_CACHE") or platformdirs.user_cache_path("ptq", appauthor=False))
+
+
+def _leave(presence: FileLock) -> None:
+    Path(presence.lock_file).unlink(missing_ok=True)  # before it is released: nobody then opens what is going
+    presence.release(force=True)
 
 
 def _entry(path: Path, content: Mapping[str, Any]) -> Entry:

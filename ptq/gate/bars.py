@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from ptq.data.content import read_bytes
 from ptq.errors import BadData, PtqError, one_line
 from ptq.metrics.metric import SHARE, Metric
 
@@ -141,13 +142,20 @@ class Bars:
         `case_ids` are all cases there could be, those whose data or framework is absent here too.
         """
         ids = sorted(set(case_ids))
-        lines = [self._orphan(bar, ids) for bar in self.bars if not any(fnmatchcase(each, bar.pattern) for each in ids)]
+        matched = {bar: sum(fnmatchcase(each, bar.pattern) for each in ids) for bar in self.bars}
+        lines = [self._orphan(bar, ids) for bar, count in matched.items() if not count]
+        governing: set[Bar] = set()
         for case_id in ids:
             try:
-                self.of(case_id)
+                governing.add(self.of(case_id))
             except PtqError as error:
                 lines.append(str(error))
-        return lines
+        return lines + [
+            f"{self.path}: pattern {bar.pattern!r} governs none of the {count} cases it matches, but should one: each "
+            "has a more specific pattern: remove it"
+            for bar, count in matched.items()
+            if count and bar not in governing and not any(repr(bar.pattern) in line for line in lines)
+        ]
 
     def _orphan(self, bar: Bar, ids: list[str]) -> str:
         close = difflib.get_close_matches(_WILD.sub("", bar.pattern), ids, n=1, cutoff=0.5)
@@ -167,7 +175,7 @@ def load_bars(path: Path) -> Bars:
     range, a missing `why`, and a bar with none of `ACCURACY`, which would let every accuracy pass.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_bytes(path, 16 << 20).decode())
     except FileNotFoundError as error:
         raise BadData(
             f"{path}: not there, but every case needs a bar: write one table a pattern of case ids"

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ptq.cases import Case
+from ptq.backends.protocol import Census
+from ptq.cases import FP32, Case
 from ptq.checks.preprocessing import known_unchecked
 from ptq.checks.sound import sound
 from ptq.engine.environment import instruction_sets
@@ -24,10 +25,19 @@ from ptq.errors import BadData, NoData, NotInstalled, PtqError, Unsupported
 from ptq.files import write_bytes
 from ptq.gate.bars import Bar, Bars
 from ptq.gate.reference import References
-from ptq.gate.result import FLOAT_MODEL, GIVEN, NO_DATA, NOT_INSTALLED, UNSUPPORTED, Result
+from ptq.gate.result import (
+    FLOAT_MODEL,
+    GIVEN,
+    NO_DATA,
+    NO_REFERENCE,
+    NOT_INSTALLED,
+    NOT_QUANTIZED,
+    UNSUPPORTED,
+    Result,
+)
 from ptq.gate.structure import Structure
 from ptq.gate.timing import Timing, judge_race
-from ptq.gate.verdict import CONFIDENCE, FAIL, Verdict, judge_accuracy, judge_structure
+from ptq.gate.verdict import CONFIDENCE, FAIL, UNRESOLVED, Verdict, judge_accuracy, judge_structure
 from ptq.latency.race import Race, race
 from ptq.latency.ratio import Budget
 from ptq.metrics.metric import Metric, Score
@@ -68,6 +78,7 @@ class Judge:
         self.pipelines: Mapping[str, Pipeline] = {
             workload.name: Pipeline(workload, store, self.registry) for workload in workloads
         }
+        self._faults: dict[str, str | None] = {}
         self._cases = [case for pipeline in self.pipelines.values() for case in _some_cases(pipeline)]
 
     def cases(self) -> list[Case]:
@@ -119,15 +130,36 @@ class Judge:
             bar = replace(bar, min_integer_share=None)
         return Structure(case, census, judge_structure(case.id, census, bar, instruction_sets()))
 
-    def race(self, case: Case, batch: int, base: Path | None) -> Race:
-        """A case ready to be timed, see `ptq.latency.race.race`."""
+    def race(self, case: Case, batch: int, base: Path | None, new: bool = False) -> Race:
+        """A case ready to be timed, see `ptq.latency.race.race`; without its artifact in `base` only if `new` ones may
+        be there.
+        """
         stands_for = tuple(other.id for other in self.graphs().get(case, [case]))
-        limit = self.bars.of(case.id).ratio
-        return race(self.pipelines[case.workload], case, batch, limit, base, stands_for)
+        limit = min((bar.ratio for bar in self._bars(case.id, stands_for) if bar.ratio is not None), default=None)
+        pipeline = self.pipelines[case.workload]
+        if base is not None and base.is_dir() and not new:
+            name = f"{case.id}{pipeline.artifact(case).path.suffix}"
+            if not (base / name).is_file():
+                raise PtqError(
+                    f"{case.id}: no {name} in the folder given with --ptq-against, so there is no race: save it "
+                    "there with --ptq-artifacts, or allow cases that are new with --ptq-allow-new"
+                )
+        return race(pipeline, case, batch, limit, base, stands_for)
 
     def timing(self, ready: Race, budget: Budget | None = None) -> Timing:
-        """Run a race and hold its ratio to the bar."""
-        return judge_race(ready, ready.run(budget), self.bars.of(ready.case.id), instruction_sets())
+        """Run a race and hold its ratio to the bars of all cases that run this graph; the worst verdict counts."""
+        own, *others = self._bars(ready.case.id, ready.stands_for)
+        times, isa = ready.run(budget), instruction_sets()
+        held = [judge_race(ready, times, own, isa)]
+        for bar in others if ready.against == FP32 else []:
+            timing = judge_race(ready, times, bar, isa)
+            reason = f"{timing.verdict.reason}; the bar is {bar.pattern!r}, of a case that runs the same graph"
+            held.append(replace(timing, verdict=replace(timing.verdict, reason=reason)))
+        return max(held, key=lambda each: (each.verdict.red, each.verdict.name in (FAIL, UNRESOLVED)))
+
+    def _bars(self, case_id: str, stands_for: Sequence[str]) -> list[Bar]:
+        """The bar of a case, then the others of those that run its graph."""
+        return list(dict.fromkeys(self.bars.of(each) for each in (case_id, *stands_for)))
 
     def save(self, case: Case, folder: Path) -> None:
         """Copy the artifact of a case to `folder`, under its id: the base of a later race."""
@@ -143,8 +175,12 @@ class Judge:
         found = measured.compared
         self._check_measured(case, bar, metric, found)
         verdict = judge_accuracy(case.id, metric, found, bar, instruction_sets(), has_truth)
-        if (fault := sound(pipeline)) is not None:
-            verdict = Verdict(FAIL, f"{case.id}: the float model is no reference: evaluation: {fault}", red=True)
+        census = None if case.is_float else pipeline.census(case)
+        if census is not None and not _quantized(census):
+            line = f"{case.id}: {NOT_QUANTIZED}, but should be {case.dtype}: no node is integer, none quantizes"
+            verdict = Verdict(FAIL, f"{line}; likely cause: a float file, or a model without a layer to quantize", True)
+        if (fault := self._fault(pipeline)) is not None:
+            verdict = Verdict(FAIL, f"{case.id}: {NO_REFERENCE}: evaluation: {fault}", red=True)
         score, fp32, interval, artifact = found.score, found.fp32, found.interval, measured.artifact
         result = Result(
             case=case,
@@ -167,7 +203,7 @@ class Judge:
             details=score.details,
             size_bytes=artifact.path.stat().st_size,
             fp32_size_bytes=measured.fp32_artifact.path.stat().st_size,
-            integer_share=None if case.is_float else pipeline.census(case).integer_share,
+            integer_share=None if census is None else census.integer_share,
             calibration=_calibration(case, pipeline),
             seconds=measured.seconds,
             notes=artifact.notes,
@@ -184,6 +220,13 @@ class Judge:
         reference = {"value": then, "worse": comparison.worse, "line": comparison.line}
         worse = comparison.worse and bar.expects("accuracy", instruction_sets()) is None
         return replace(result, reference=reference, red=result.red or worse)
+
+    def _fault(self, pipeline: Pipeline) -> str | None:
+        """Why a workload's float model is no reference, asked once."""
+        name = pipeline.workload.name
+        if name not in self._faults:
+            self._faults[name] = sound(pipeline)
+        return self._faults[name]
 
     def _check_measured(self, case: Case, bar: Bar, metric: Metric, found: Compared) -> None:
         """Raise `BadData` for numbers that no bar can be held to: a gate would pass whatever they are."""
@@ -214,6 +257,12 @@ def _some_cases(pipeline: Pipeline) -> list[Case]:
             raise PtqError(f"{name}: two cases have the id {case.id}, but an id should mean one thing: rename a method")
         ids[case.id] = case
     return found
+
+
+def _quantized(census: Census) -> bool:
+    """Whether an artifact is other than a float model: where all runs in float, quantizers or small weights stay."""
+    small = any(bytes_ for dtype, bytes_ in census.weight_bytes.items() if "8" in dtype)
+    return bool(sum(census.integer.values()) or census.stray or census.simulated is not None or small)
 
 
 def _of(metric: Metric) -> dict[str, Any]:

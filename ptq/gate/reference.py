@@ -8,18 +8,19 @@ and ``environment`` (a key of ``environments``). The same results give the same 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
+from ptq.data.content import read_json
+from ptq.data.shape import check, check_fields
 from ptq.errors import BadData, one_line
 from ptq.files import write_text
 from ptq.gate.result import Result
@@ -50,6 +51,14 @@ class Entry:
     evaluation: str | None
     outcomes: str | None
     environment: str
+
+
+_FIELDS = get_type_hints(Entry)
+
+
+class _File(TypedDict):
+    environments: dict[str, dict[str, Any]]
+    cases: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,22 @@ class References:
         """Ids of entries that are none of `case_ids`, all cases there could be; sorted."""
         return sorted(set(self.entries) - set(case_ids))
 
+    def elsewhere(self, judged: Iterable[Result]) -> list[str]:
+        """One line at most: judged cases whose entry was made on other samples, so that little can show."""
+        others = sorted(
+            result.case.id
+            for result in judged
+            if (entry := self.entries.get(result.case.id)) is not None
+            and (entry.evaluation, entry.n) != (result.evaluation, result.n)
+        )
+        if not others:
+            return []
+        entry = self.entries[others[0]]
+        return [
+            f"{len(others)} references were made on other samples, the first: {others[0]} on {entry.n}: only a large "
+            f"loss shows; run with --ptq-update and review {self.path.name}"
+        ]
+
     def gaps(self, judged: Iterable[str], case_ids: Collection[str]) -> list[str]:
         """Two lines at most: judged cases without an entry, and entries without a case."""
         remedy = f"; run with --ptq-update and review {self.path.name}"
@@ -133,7 +158,7 @@ class References:
         key = hashlib.sha256(_json(environment).encode()).hexdigest()[:12]
         entries = {each: entry for each, entry in self.entries.items() if each in case_ids}
         for result in results:
-            if not result.judged or result.value is None or result.fp32_value is None:
+            if not result.judged or result.void or result.value is None or result.fp32_value is None:
                 continue
             new = Entry(
                 metric=result.metric,
@@ -159,30 +184,30 @@ class References:
 
 def load_references(path: Path) -> References:
     """Read a file of references; none when it is absent, `BadData` when it is not one."""
-    if not path.exists():
-        return References(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
+    except FileNotFoundError:
+        return References(path)
     except (OSError, ValueError) as error:
         raise BadData(f"{path}: cannot be read as JSON ({one_line(error)}); remake it with --ptq-update") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         have = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise BadData(f"{path}: schema={have!r}, but should be {SCHEMA!r}; remake it with --ptq-update")
+        raise BadData(f"{path}: schema={have!r:.80}, but should be {SCHEMA!r}; remake it with --ptq-update")
     try:
-        entries = {str(each): _entry(fields) for each, fields in content["cases"].items()}
-        environments = {str(each): dict(fields) for each, fields in content["environments"].items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        check(content, _File, "the file")
+        entries = {each: _entry(fields, f"cases[{each!r}]") for each, fields in content["cases"].items()}
+    except (BadData, ValueError, RecursionError) as error:
         raise BadData(
             f"{path}: a case is not as --ptq-update writes it ({one_line(error)}); remake the file with it"
         ) from error
-    return References(path, entries, environments)
+    return References(path, entries, content["environments"])
 
 
-def _entry(fields: Mapping[str, Any]) -> Entry:
+def _entry(fields: Mapping[str, Any], name: str) -> Entry:
+    if unknown := fields.keys() - _FIELDS.keys():
+        raise BadData(f"{name} has {min(unknown)!r:.60}, which is no field of a case")
+    check_fields(fields, _FIELDS, name)
     entry = Entry(**fields)
-    number = all(isinstance(each, int | float) for each in (entry.value, entry.fp32_value)) and type(entry.n) is int
-    if not number or not isinstance(entry.metric, str) or not isinstance(entry.environment, str):
-        raise ValueError(f"{fields!r:.80}")
     _outcomes(entry.outcomes, entry.n)
     return entry
 
@@ -193,7 +218,7 @@ def _outcomes(packed: str | None, n: int) -> npt.NDArray[np.bool_] | None:
         return None
     try:
         octets = np.frombuffer(base64.b64decode(packed, validate=True), dtype=np.uint8)
-    except binascii.Error as error:
+    except ValueError as error:  # of characters that are not ASCII, too
         raise ValueError(f"outcomes are not base64: {error}") from error
     if len(octets) != (n + 7) // 8:
         raise ValueError(f"outcomes hold {8 * len(octets)} bits, but should hold {n}")

@@ -14,6 +14,8 @@ UNSUPPORTED, NOT_INSTALLED, NO_DATA = "unsupported", "not_installed", "no_data"
 JUDGED = frozenset({PASS, FAIL, UNRESOLVED})
 """Verdicts of a case that was measured; the others say why it was not."""
 GIVEN, FLOAT_MODEL = "given", "float model"
+NO_REFERENCE, NOT_QUANTIZED = "the float model is no reference", "nothing of it is quantized"
+"""What the reason of a failure starts with that no bar excuses: there is nothing to compare."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ class Result:
     def judged(self) -> bool:
         """Whether the case was measured."""
         return self.verdict in JUDGED
+
+    @property
+    def void(self) -> bool:
+        """Whether there was nothing to compare, so that what was measured says nothing."""
+        return self.reason.startswith(tuple(f"{self.case.id}: {why}" for why in (NO_REFERENCE, NOT_QUANTIZED)))
 
     @property
     def not_run(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ptq.cases import FP32
 from ptq.gate.result import Result
 
 GATE, RESULT, STRUCTURE, TIMING, CHECKED, ABSENT, SPEED = (
@@ -79,9 +80,17 @@ class Tally:
     @property
     def ran(self) -> set[str]:
         """Every workload and backend something was judged of."""
+        return _named(self._seen) | self.checked
+
+    @property
+    def quantized(self) -> set[str]:
+        """Every workload and backend a quantized case was judged of."""
+        return _named(found for found in self._seen if found["dtype"] != FP32)
+
+    @property
+    def _seen(self) -> list[Mapping[str, Any]]:
         cases = [result.case.fields() for result in self.judged]
-        seen = [*cases, *self.structures.values(), *self.timings.values()]
-        return {str(found[name]) for found in seen for name in ("workload", "backend")} | self.checked
+        return [*cases, *self.structures.values(), *self.timings.values()]
 
     def complaints(self, known: Collection[str], demand: Demand) -> list[str]:
         """One line for each reason why the run proves less than it was asked to; `known` are all workloads and
@@ -95,10 +104,13 @@ class Tally:
             asked = [result for result in self.results.values() if name in (result.case.workload, result.case.backend)]
             absent = [result for result in asked if not result.judged]
             # a checked or timed workload none of whose selected cases has an accuracy is a gate that is off
-            if name not in self.ran or (asked and absent == asked):
+            if name in self.ran - self.quantized - self.checked:
+                lines.append(f"--ptq-require {name}: only its float cases were judged, which no quantization can fail")
+            elif name not in self.ran or (asked and absent == asked):
                 why = "; ".join(sorted({result.reason for result in absent})) or "no test of it was selected"
                 lines.append(f"--ptq-require {name}: nothing of it was judged ({why})")
-        judged = len(self.judged) + len(self.structures) + len(self.timings)
+        timed = {str(race["id"]) for race in self.timings.values()}
+        judged = len({result.case.id for result in self.judged} | set(self.structures) | timed)
         if self.gates and not judged and not self.checked:
             lines.append(f"no case was judged: all {self.gates} selected were not run, so this run proves nothing")
         if judged < demand.min_cases:
@@ -123,5 +135,10 @@ class Tally:
             f"{race['other_ms']:.3g} ms against {race['reference_ms']:.3g} ms; {race['executed']}; {race['verdict']}"
             for race in races
         ]
+        shown += [str(race["finding"]) for race in races if race.get("finding")]
         shown += [str(counted["reason"]) for _, counted in sorted(self.structures.items())]
         return shown + [f"{count} not run: {reason}" for reason, count in sorted(self.absent.items())]
+
+
+def _named(found: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {str(each[name]) for each in found for name in ("workload", "backend")}

@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ptq.cases import Case
 from ptq.gate.bars import Bar
-from ptq.gate.verdict import Verdict, judge_ratio
-from ptq.latency.race import BASE, Race, executed
-from ptq.latency.ratio import Ratio
+from ptq.gate.verdict import FAIL, Verdict, judge_ratio
+from ptq.latency.race import BASE, Race, Times, executed
+from ptq.latency.ratio import SAME, Ratio
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What a race gave; fields as in `Race`."""
+    """What a race gave; fields as in `Race`. `finding` says where the clocks or the threads tell different ratios."""
 
     case: Case
     stands_for: tuple[str, ...]
     batch: int
     against: str
-    ratio: Ratio
+    times: Times
     verdict: Verdict
     executed: str
+    finding: str | None
 
     def as_json(self) -> dict[str, Any]:
         """Flat, as the report's ``latency`` has it; ``ratio`` is time / time of the other, below 1 is faster."""
-        ratio = asdict(self.ratio)
+        one, many = self.times.one, self.times.many
         return {
             "id": self.case.id,
             **self.case.fields(),
             "stands_for": list(self.stands_for),
             "batch": self.batch,
             "against": self.against,
-            "ratio": ratio.pop("value"),
-            **ratio,
-            "speedup": self.ratio.speedup,
+            **_numbers("", one),
+            "confidence": one.confidence,
+            "rounds": one.rounds,
+            "seconds": one.seconds + (0.0 if many is None else many.seconds),
+            "speedup": one.speedup,
+            **_numbers("wall_", one.wall or one),
+            "threads": self.times.threads,
+            **_numbers("threads_", many),
+            "finding": self.finding,
             "verdict": self.verdict.name,
             "reason": self.verdict.reason,
             "red": self.verdict.red,
@@ -44,9 +51,46 @@ class Timing:
         }
 
 
-def judge_race(race: Race, ratio: Ratio, bar: Bar, isa: Collection[str]) -> Timing:
-    """The ratio a race gave, held to the case's bar; against another revision to the race's own limit."""
+def judge_race(race: Race, times: Times, bar: Bar, isa: Collection[str]) -> Timing:
+    """The ratios a race gave, held to the case's bar; against another revision to the race's own limit.
+
+    The processor's time on one thread decides first. By the wall clock, and on all threads, a ratio fails where it is
+    beyond the bar and apart from the first by more than noise explains.
+    """
     if race.against == BASE:
         bar = replace(bar, min_speedup=None, max_ratio=race.limit, expected_failure=())
-    verdict = judge_ratio(f"{race.case.id} batch {race.batch} against {race.against}", ratio, bar, isa)
-    return Timing(race.case, race.stands_for, race.batch, race.against, ratio, verdict, executed(race.census))
+    name, one, many = f"{race.case.id} batch {race.batch} against {race.against}", times.one, times.many
+    verdict, findings = judge_ratio(name, one, bar, isa), []
+    if one.wall is not None and (one.waits or 1 / one.gap[1] > SAME):
+        findings.append((f"{name}, by the wall clock", one.wall, _cause(race, one, one.wall)))
+    if many is not None and many.low > SAME * one.high:  # a float model that gains less by threads harms nobody
+        findings.append((f"{name}, on {times.threads} threads", many, f"{race.case.id} gains less by threads"))
+    for title, ratio, cause in findings:
+        beyond = judge_ratio(title, ratio, bar, isa)
+        if verdict.name != FAIL and beyond.name == FAIL:
+            verdict = replace(
+                beyond, reason=f"{beyond.reason}; on one thread processor time says {one.value:.3f}: {cause}"
+            )
+    told = [
+        f"{title}: time ratio {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}], but processor time on one thread "
+        f"says {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]: {cause}"
+        for title, ratio, cause in findings
+    ]
+    finding = "; ".join(told) or None
+    return Timing(race.case, race.stands_for, race.batch, race.against, times, verdict, executed(race.census), finding)
+
+
+def _cause(race: Race, one: Ratio, wall: Ratio) -> str:
+    """Why the clocks differ: one model waits, or the other runs on more threads than it was told."""
+    who, whose = (race.case.id, race.against) if one.waits else (race.against, race.case.id)
+    busy = {
+        race.case.id: wall.other_ms / one.other_ms,
+        race.against: wall.reference_ms / one.reference_ms,
+    }  # 1 where a model computes all the time, on one thread
+    return f"{who} waits (sleep, I/O, a lock)" if busy[whose] > 0.8 else f"{whose} runs on more than one thread"
+
+
+def _numbers(name: str, ratio: Ratio | None) -> dict[str, float | None]:
+    """Ratio, interval, and ms of both."""
+    of = {"ratio": "value", "low": "low", "high": "high", "reference_ms": "reference_ms", "other_ms": "other_ms"}
+    return {f"{name}{key}": None if ratio is None else getattr(ratio, field) for key, field in of.items()}

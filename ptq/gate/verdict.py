@@ -34,6 +34,8 @@ from ptq.metrics.metric import SHARE, Metric
 from ptq.metrics.paired import images_to_resolve
 
 PASS, FAIL, UNRESOLVED = "pass", "fail", "unresolved"
+COLLAPSED = "; collapsed: "
+"""What the reason of an expected failure has where nothing is left of the model."""
 CONFIDENCE = 0.95
 """Of the intervals of a bar that sets none."""
 NOTHING_LEFT = 0.02
@@ -156,7 +158,7 @@ def _collapse(metric: Metric, found: Compared) -> str:
     parts = [f"{metric.name} {_value(score.value, metric)}"] if score.value <= most else []
     if metric.unit == SHARE and found.agreement is not None and found.agreement <= most:
         parts.append(f"agreement with fp32 {found.agreement:.4f}")
-    return f"; collapsed: {', '.join(parts)}, no better than chance ({_value(score.chance, metric)})" if parts else ""
+    return f"{COLLAPSED}{', '.join(parts)}, no better than chance ({_value(score.chance, metric)})" if parts else ""
 
 
 def _expected(gate: str, bar: Bar, isa: Collection[str], verdict: Verdict) -> Verdict:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,31 @@ from ptq.data.samples import FittedSamples
 from ptq.engine.environment import instruction_sets
 from ptq.engine.pipeline import Pipeline
 from ptq.errors import NoData, PtqError, Unsupported
-from ptq.latency.ratio import Budget, Ratio, measure_ratio
+from ptq.latency.ratio import SAME as SAME
+from ptq.latency.ratio import Budget, Ratio, clock_for, measure_ratio
 
 BATCHES = (1, 64)
 """Batch sizes that are timed: a camera's and a server's."""
 THREADS = 1
-"""Of every timed predictor: the ratio of two models then does not depend on who else wants a core."""
+"""Of the first race: the ratio of two models then does not depend on who else wants a core."""
 BASE = "base"
-"""What an artifact of another revision is called."""
-SAME = 1.05
-"""Largest time ratio to an artifact of another revision: what the same model against itself keeps within."""
+"""What an artifact of another revision is called; it is held to `SAME`."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """What a race gave: `one` on one thread, `many` on `threads`, all this process may use; None where that is one."""
+
+    one: Ratio
+    threads: int
+    many: Ratio | None
 
 
 @dataclass(frozen=True, eq=False)
 class Race:
     """Two predictors of one runtime and the inputs both take.
+
+    `reference` and `predict` run on one thread; `load` loads both again, to run on as many as it is told.
 
     `against` names the other: ``fp32``, or `BASE`. `limit` is the ratio it will be held to, None when there is none:
     timing stops as soon as the ratio is clear of it. `stands_for` are the ids of the cases that run the same graph, its
@@ -47,6 +58,7 @@ class Race:
     limit: float | None
     census: Census
     sizes: Mapping[str, int]
+    load: Callable[[int], tuple[Predictor, Predictor]]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -63,9 +75,15 @@ class Race:
             "floating": dict(self.census.floating),
         }
 
-    def run(self, budget: Budget | None = None) -> Ratio:
-        """Time both in turns."""
-        return measure_ratio(self.reference, self.predict, self.inputs, self.limit, budget)
+    def run(self, budget: Budget | None = None) -> Times:
+        """Time both in turns, on one thread, then on all, by the wall clock: for no longer than the first took."""
+        budget, threads = budget or Budget(), _cores()
+        one = measure_ratio(self.reference, self.predict, self.inputs, self.limit, budget)
+        if threads == THREADS:
+            return Times(one, threads, None)
+        again = replace(budget, seconds=min(budget.seconds, max(one.seconds, 1e-3)))
+        many = measure_ratio(*self.load(threads), self.inputs, self.limit, again, clock_for(threads))
+        return Times(one, threads, many)
 
 
 def race(
@@ -89,17 +107,23 @@ def race(
         other = base / f"{case.id}{own.suffix}"
         if not other.is_file():
             raise NoData(f"no {other.name} in the folder given with --ptq-against; save it there with --ptq-artifacts")
+
+    def load(threads: int) -> tuple[Predictor, Predictor]:
+        return registry.backend(rival).load(other, threads), pipeline.predictor(case, threads)
+
+    reference, predict = load(THREADS)
     return Race(
         case=case,
         stands_for=stands_for,
         batch=batch,
         against=FP32 if base is None else BASE,
-        reference=registry.backend(rival).load(other, THREADS),
-        predict=pipeline.predictor(case, THREADS),
+        reference=reference,
+        predict=predict,
         inputs=_inputs(pipeline.evaluation_samples, batch),
         limit=limit if base is None else SAME,
         census=pipeline.census(case),
         sizes={"size_bytes": own.stat().st_size, "reference_size_bytes": other.stat().st_size},
+        load=load,
     )
 
 
@@ -109,6 +133,11 @@ def executed(census: Census) -> str:
     counts = [(kind, census.integer.get(kind, 0), census.floating.get(kind, 0)) for kind in kinds]
     words = ", ".join(f"{integer} of {integer + floating} {kind}" for kind, integer, floating in counts)
     return f"{words} in integer" if census.simulated is None else f"simulated: {census.simulated}"
+
+
+def _cores() -> int:
+    """How many threads this process may run at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _inputs(samples: FittedSamples, batch: int) -> Batch:

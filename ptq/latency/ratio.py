@@ -6,6 +6,9 @@ and itself equally often (whoever runs second finds warmer caches) and drift can
 model's four blocks, so that an interruption costs nothing. The ratio is the median over rounds, its interval a
 percentile bootstrap of the median (B. Efron, "Bootstrap methods: another look at the jackknife", 1979), both unmoved
 by bursts of noise in fewer than half of the rounds.
+
+Models on one thread are timed by the processor's clock, which neighbours hardly move, and which stands still while a
+model waits. The wall clock is therefore read beside it; where the two tell different ratios, one of the models waits.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +26,11 @@ from ptq.data.batch import Batch
 from ptq.errors import PtqError
 
 Clock = Callable[[], float]
+SAME = 1.05
+"""Largest time ratio of the same model to itself that noise explains."""
 _RESAMPLES = 2000
+_LEAST = 1e-7
+"""Seconds that a block takes at least: a model that only waits has a processor time that may not tick."""
 _ORDER = (0, 1, 1, 0, 1, 0, 0, 1)
 
 
@@ -56,7 +63,8 @@ class Budget:
 class Ratio:
     """Time of the other model / time of the reference, below 1 when the other is faster.
 
-    `reference_ms` and `other_ms` are medians per call, in ms; `seconds` is what measuring took.
+    `reference_ms` and `other_ms` are medians per call, in ms; `seconds` is what measuring took. `wall` is what the wall
+    clock says of the same calls, None where that is the clock; `gap` is the interval of wall ratio / processor ratio.
     """
 
     value: float
@@ -67,6 +75,13 @@ class Ratio:
     reference_ms: float
     other_ms: float
     seconds: float
+    wall: Ratio | None = None
+    gap: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the other takes longer by the wall clock than processor time says, beyond noise."""
+        return self.gap[0] > SAME
 
     @property
     def speedup(self) -> float:
@@ -81,38 +96,47 @@ def measure_ratio(
     bar: float | None = None,
     budget: Budget | None = None,
     clock: Clock | None = None,
+    wall: Clock | None = None,
 ) -> Ratio:
     """Time both on `batch` in turns, until the interval is off the bar and narrow enough, or the budget ends.
 
     `bar` is the ratio it will be held against, None when none. The interval of look k is made at confidence
     1 - (1 - confidence) / (k (k + 1)), which sums to `confidence` over any number of looks. `clock` defaults to
-    ``clock_for(1)``: both predictors run in one thread.
+    ``clock_for(1)``: both predictors run in one thread. `wall` is read beside it, and blocks are as long as it says; it
+    defaults to the wall clock, or to `clock` where that is given.
     """
-    budget, clock = budget or Budget(), clock or clock_for(1)
+    budget, wall = budget or Budget(), wall or clock or time.perf_counter
+    clock = clock or clock_for(1)
     start = time.perf_counter()
-    calls = [_calls(predict, batch, budget.block_seconds, clock) for predict in (reference, other)]
-    rounds: list[tuple[float, float]] = []
+    calls = [_calls(predict, batch, budget.block_seconds, wall) for predict in (reference, other)]
+    rounds: list[list[tuple[float, float]]] = []
     random = np.random.default_rng(0)
     look, wanted = 1, budget.first
     while True:
         while len(rounds) < wanted and (len(rounds) < budget.first or time.perf_counter() - start < budget.seconds):
-            rounds.append(_round(reference, other, batch, calls, clock))
-        times = np.asarray(rounds)
+            rounds.append(_round(reference, other, batch, calls, (clock, wall)))
+        times = np.asarray(rounds)  # shape (rounds, clocks, models)
+        logs = np.log(times[:, :, 1] / times[:, :, 0])
         confidence = 1 - (1 - budget.confidence) / (look * (look + 1))
-        value, low, high = median_interval(np.log(times[:, 1] / times[:, 0]), confidence, random)
-        if _enough(low, high, bar, budget.width) or time.perf_counter() - start >= budget.seconds:
-            middle = 1000 * np.median(times, axis=0)
-            return Ratio(
-                value=math.exp(value),
-                low=math.exp(low),
-                high=math.exp(high),
-                confidence=budget.confidence,
-                rounds=len(rounds),
-                reference_ms=float(middle[0]),
-                other_ms=float(middle[1]),
-                seconds=time.perf_counter() - start,
-            )
+        found = median_interval(logs[:, 0], confidence, random)
+        if _enough(*found[1:], bar, budget.width) or time.perf_counter() - start >= budget.seconds:
+            taken = time.perf_counter() - start
+            ratio = _ratio(times[:, 0], found, budget.confidence, taken)
+            if clock is wall:
+                return ratio
+            beside = _ratio(times[:, 1], median_interval(logs[:, 1], confidence, random), budget.confidence, taken)
+            _, low, high = median_interval(logs[:, 1] - logs[:, 0], confidence, random)
+            return replace(ratio, wall=beside, gap=(math.exp(low), math.exp(high)))
         look, wanted = look + 1, 2 * wanted
+
+
+def _ratio(
+    times: npt.NDArray[np.float64], found: tuple[float, float, float], confidence: float, seconds: float
+) -> Ratio:
+    """Of the seconds a call took, shape (rounds, 2), and the median of their log ratio with its interval."""
+    value, low, high = map(math.exp, found)
+    reference_ms, other_ms = (float(middle) for middle in 1000 * np.median(times, axis=0))
+    return Ratio(value, low, high, confidence, len(times), reference_ms, other_ms, seconds)
 
 
 def clock_for(threads: int) -> Clock:
@@ -148,16 +172,19 @@ def _enough(low: float, high: float, bar: float | None, width: float) -> bool:
     return clear > 0 and (math.expm1(high - low) <= width or clear >= high - low)
 
 
-def _round(reference: Predictor, other: Predictor, batch: Batch, calls: list[int], clock: Clock) -> tuple[float, float]:
-    """Seconds per call of (reference, other): the fastest of four blocks each."""
-    best = [math.inf, math.inf]
+def _round(
+    reference: Predictor, other: Predictor, batch: Batch, calls: list[int], clocks: tuple[Clock, Clock]
+) -> list[tuple[float, float]]:
+    """Seconds per call of (reference, other) by each clock: the fastest of four blocks each."""
+    best = [[math.inf, math.inf], [math.inf, math.inf]]
     for which in _ORDER:
         predict = (reference, other)[which]
-        start = clock()
+        start = [clock() for clock in clocks]
         for _ in range(calls[which]):
             predict(batch)
-        best[which] = min(best[which], (clock() - start) / calls[which])
-    return best[0], best[1]
+        for found, clock, before in zip(best, clocks, start, strict=True):
+            found[which] = min(found[which], max(_LEAST, clock() - before) / calls[which])
+    return [(found[0], found[1]) for found in best]
 
 
 def _calls(predict: Predictor, batch: Batch, block_seconds: float, clock: Clock) -> int:

@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from ptq.errors import BadData, NotInstalled, PtqError
+from ptq.errors import BadData, PtqError
 from ptq.metrics.interval import Interval
 
 Right = npt.NDArray[np.bool_]
@@ -30,8 +30,7 @@ def paired_drop(reference_right: Right, right: Right, confidence: float = 0.95) 
     reference_right, right: bool, shape (N,), in the same order of images, N >= 1.
     confidence: of the two-sided interval, inside (0, 1).
 
-    Raises `BadData` for arrays of unequal or no length, `PtqError` for a confidence outside (0, 1), `NotInstalled`
-    without scipy.
+    Raises `BadData` for arrays of unequal or no length, `PtqError` for a confidence outside (0, 1).
     """
     n, b, c = _disagreements(reference_right, right)
     low, high = tango_interval(n, b, c, confidence)
@@ -63,11 +62,9 @@ def mcnemar(b: int, c: int, alternative: str = "two-sided") -> float:
     """
     if b + c == 0:
         return 1.0
-    try:
-        from scipy.stats import binomtest
-    except ImportError as error:
-        raise NotInstalled("paired statistics need scipy: pip install 'ptq[suite]'") from error
-    return float(binomtest(b, b + c, 0.5, alternative=alternative).pvalue)
+    if alternative == "greater":
+        return _tail(b + c, b)
+    return min(1.0, 2 * _tail(b + c, max(b, c)))
 
 
 def tango_interval(n: float, b: float, c: float, confidence: float) -> tuple[float, float]:
@@ -93,6 +90,15 @@ def images_to_resolve(interval: Interval, n: int, max_drop: float) -> int | None
     if distance == 0:
         return None
     return max(n + 1, math.ceil(n * (half / distance) ** 2))
+
+
+def _tail(n: int, least: int) -> float:
+    """The chance of `least` heads or more in `n` tosses, exact: whole numbers, divided once."""
+    term = whole = math.comb(n, least)
+    for heads in range(least, n):
+        term = term * (n - heads) // (heads + 1)
+        whole += term
+    return whole / (1 << n)
 
 
 def _pieces(total: int, most: int) -> list[int]:

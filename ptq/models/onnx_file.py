@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from ptq.data.signature import Signature, Tensor
 from ptq.errors import BadModel, one_line
 from ptq.files import file_digest, write_bytes
 from ptq.models.graph import tensors
+
+_SHOWN = 80  # characters of a name that are shown
 
 
 def load(path: Path) -> Any:
@@ -44,8 +47,9 @@ def files(path: Path) -> list[Path]:
 
 def digest(path: Path) -> str:
     """sha256 in hex over the file and, by name order, the external data it points at."""
+    outside = check_external(path)
     whole = hashlib.sha256(file_digest(path).encode())
-    for each in check_external(path):
+    for each in outside:
         whole.update(each.name.encode() + file_digest(each).encode())
     return whole.hexdigest()
 
@@ -70,25 +74,48 @@ def serialized(model: Any, name: Path) -> bytes:
 def _graph(path: Path) -> Any:
     import onnx
 
+    if not path.is_file():  # opening a pipe would wait for somebody to write to it
+        fact = "is a folder, a pipe or a device" if path.exists() else "no such file"
+        raise BadModel(f"{path}: {fact}, but should be an ONNX model")
     try:
-        return onnx.load(str(path), load_external_data=False)
-    except FileNotFoundError as error:
-        raise BadModel(f"{path}: no such file") from error
+        model = onnx.load(str(path), load_external_data=False)
+        if any(isinstance(text, bytes) for text in _texts(model)):
+            raise ValueError("a name in it is not UTF-8")
     except Exception as error:
         raise BadModel(f"{path}: not an ONNX model ({one_line(error)})") from error
+    return model
+
+
+def _texts(message: Any) -> Iterator[str | bytes]:
+    """Every name in a message; protobuf gives bytes for one that is not UTF-8, and raises when it is set again."""
+    if message.DESCRIPTOR.name == "TensorProto":  # to list its fields would copy its weights
+        yield message.name
+        yield from (text for entry in message.external_data for text in (entry.key, entry.value))
+        return
+    for what, value in message.ListFields():
+        if what.type == what.TYPE_MESSAGE:
+            for inner in (value,) if hasattr(value, "ListFields") else value:
+                yield from _texts(inner)
+        elif what.type == what.TYPE_STRING:
+            yield from (value,) if isinstance(value, str | bytes) else value
+
+
+def _quoted(name: str) -> str:
+    return repr(one_line(name, _SHOWN)) if name.strip() else "''"
 
 
 def _tensor(path: Path, value: Any, kind: str) -> Tensor:
     import onnx
 
     tensor = value.type.tensor_type
+    name = _quoted(value.name)
     if not value.type.HasField("tensor_type") or (kind == "input" and not tensor.HasField("shape")):
-        raise BadModel(f"{path}: {kind} {value.name!r} is no tensor with a shape; export the model with shapes")
+        raise BadModel(f"{path}: {kind} {name} is no tensor with a shape; export the model with shapes")
     shape = tuple(each.dim_value if each.dim_value > 0 else None for each in tensor.shape.dim)
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    except (KeyError, ValueError) as error:
-        raise BadModel(f"{path}: {kind} {value.name!r} has the unknown element type {tensor.elem_type}") from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadModel(f"{path}: {kind} {name} has the unknown element type {tensor.elem_type}") from error
     return Tensor(value.name, shape, dtype)
 
 
@@ -101,10 +128,15 @@ def check_external(path: Path) -> list[Path]:
     found = set()
     for tensor in tensors(_graph(path)):
         for location in [entry.value for entry in tensor.external_data if entry.key == "location"]:
-            file = (folder / location).resolve()
-            if not file.is_relative_to(folder):
-                raise BadModel(f"{path}: external data {location!r} lies outside the model's folder; refused")
-            if not file.is_file():
-                raise BadModel(f"{path}: external data {location!r} is not there; keep it beside the model")
+            said = f"{path}: external data {_quoted(location)}"
+            try:
+                file = (folder / location).resolve()
+                if not file.is_relative_to(folder):
+                    raise BadModel(f"{said} lies outside the model's folder; refused")
+                there = file.is_file()
+            except (OSError, ValueError) as error:  # a name of 1 MB, a NUL
+                raise BadModel(f"{said} is no name of a file ({one_line(error, _SHOWN)})") from error
+            if not there:
+                raise BadModel(f"{said} is not there; keep it beside the model")
             found.add(file)
     return sorted(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from ptq.data.batch import Array
 from ptq.data.signature import Signature
-from ptq.errors import BadModel
+from ptq.errors import BadModel, one_line
 
 TOLERANCE = 1e-4
 VARYING = 32  # the size of a dimension that varies, beside the batch
+LARGEST = 1 << 30
+"""Bytes of one input of a call that ptq makes up or repeats."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,18 @@ class Parity:
         )
 
 
+def check_size(signature: Signature, count: int) -> None:
+    """Raise `BadModel` when `count` samples take more than `LARGEST` bytes: a few bytes of a file claim terabytes."""
+    for tensor in signature.inputs:
+        sides = [VARYING if size is None else size for size in tensor.shape[1:]]
+        size = math.prod([count, *sides]) * np.dtype(tensor.dtype).itemsize
+        if size > LARGEST:
+            raise BadModel(
+                f"input {one_line(str(tensor))}: {count:,} samples take {size:,} bytes, but should take at most "
+                f"{LARGEST:,} a call"
+            )
+
+
 def random_inputs(
     signature: Signature, low: float = 0, high: float = 255, n: int = 16, seed: int = 0
 ) -> dict[str, Array]:
@@ -76,6 +91,7 @@ def random_inputs(
     """
     generator = np.random.default_rng(seed)
     count = signature.batch or n
+    check_size(signature, count)
     found = {}
     for tensor in signature.inputs:
         shape = [VARYING if size is None else size for size in tensor.shape]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from ptq.data.batch import Array, Batch, only
 from ptq.errors import BadData, BadModel, one_line
-from ptq.models.onnx_file import check_external
+from ptq.models.onnx_file import check_external, load, serialized
+
+SECONDS = 600.0
+"""The longest a batch may take of a model that can run for ever."""
+_REPEATS = (b"Loop", b"Scan", b"Search", b"Sampling")
+"""Parts of the names of operators that run a graph again and again; elsewhere in a file they do no harm."""
 
 
 def session(
@@ -30,6 +38,7 @@ def session(
     save_to: where to write the graph that is really executed; its weights beside it where the model's own are outside.
     name: what messages call the model, by default its path.
 
+    The `run` of a model that can run for ever raises `TimeoutError` after `SECONDS`.
     Raises `BadModel` when onnxruntime refuses the model.
     """
     import onnxruntime
@@ -49,12 +58,49 @@ def session(
         if outside:  # else it points at weights that are not beside it
             weights = f"{save_to.name}.weights"
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
-    source = str(model) if isinstance(model, Path) else model
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        made = _made(model, options, bool(outside))
     except Exception as error:
         known = name or (model if isinstance(model, Path) else "model")
         raise BadModel(f"{known}: onnxruntime cannot run it ({one_line(error)})") from error
+    content = model.read_bytes() if isinstance(model, Path) else model
+    if any(kind in content for kind in _REPEATS):
+        made.run = partial(_within, made.run)
+    return made
+
+
+def _made(model: Path | bytes, options: Any, outside: bool) -> Any:
+    import onnxruntime
+
+    providers = ["CPUExecutionProvider"]
+    try:
+        # onnxruntime wants a path in UTF-8, whatever the locale
+        source = os.fsencode(model).decode() if isinstance(model, Path) else model
+        return onnxruntime.InferenceSession(source, options, providers)
+    except Exception:
+        if not outside or not isinstance(model, Path):
+            raise
+        # onnxruntime reads no shape from a file beside the model, as Reshape needs it
+        return onnxruntime.InferenceSession(serialized(load(model), model), options, providers)
+
+
+def _within(run: Callable[..., Any], outputs: Any, given: Any) -> Any:
+    """What `run` answers within `SECONDS`; no other model is timed, as it costs a thread a call."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    timer = Timer(SECONDS, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        return run(outputs, given, options)
+    except Exception as error:
+        if not options.terminate:
+            raise
+        raise TimeoutError(f"no answer within {SECONDS:g} seconds; likely cause: a loop that does not end") from error
+    finally:
+        timer.cancel()
 
 
 def feed(batch: Batch, inputs: Sequence[str], name: Path | str) -> dict[str, Array]:

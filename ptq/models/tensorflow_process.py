@@ -18,6 +18,8 @@ from typing import Any
 from ptq.errors import BadModel, PtqError, Unsupported, one_line
 
 Job = dict[str, Any]
+SECONDS = 2 * 60 * 60
+"""The longest that work may take: a model's own loop may never end."""
 
 _SETTINGS = {
     "PYTHONHASHSEED": "0",
@@ -39,15 +41,22 @@ def ask(module: str, job: Job) -> Job:
     `Unsupported` with the answer's ``error``, `BadModel` when there is no answer.
     """
     with tempfile.TemporaryDirectory(prefix="ptq-tensorflow-") as folder:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", module, json.dumps(job)],
-            cwd=folder,
-            env={**os.environ, **_SETTINGS, "PYTHONPATH": _path()},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", module, json.dumps(job)],
+                cwd=folder,
+                env={**os.environ, **_SETTINGS, "PYTHONPATH": _path()},
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BadModel(
+                f"{job['source']}: the conversion took more than {SECONDS:,} seconds; likely cause: a loop that does "
+                "not end, or too many calibration samples"
+            ) from error
     last = (done.stdout.strip().splitlines() or [""])[-1]
     if done.returncode or not last.startswith("{"):
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]

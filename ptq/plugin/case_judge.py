@@ -19,7 +19,7 @@ from ptq.gate.tally import ABSENT, CHECKED, GATE, RESULT, STRUCTURE, TIMING
 from ptq.gate.verdict import Verdict
 from ptq.latency.race import Race
 from ptq.plugin.judging import judge_of
-from ptq.plugin.options import benchmarks_disabled
+from ptq.plugin.options import benchmarks_disabled, selected
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class CaseJudge:
         self._properties.append((GATE, case.id))
         with _failing_in_one_line(case.id):
             result = self._judge.result(case)
-            if self._config.getoption("ptq_update"):
+            if self._config.getoption("ptq_update") and not result.void:
                 result = replace(result, red=False)
             if result.judged and (folder := self._config.getoption("ptq_artifacts")):
                 self._judge.save(case, self._config.invocation_params.dir / folder)
@@ -100,10 +100,11 @@ class CaseJudge:
     def _ready(self, case: Case, batch: int, benchmark: Any) -> Race:
         base = self._config.getoption("ptq_against")
         folder = self._config.invocation_params.dir / base if base else None
+        new = self._config.getoption("ptq_allow_new")
         try:
             if not (disabled := benchmarks_disabled(self._config)):
-                return self._measured(case, lambda: self._judge.race(case, batch, folder))
-            if "latency" in self._config.option.markexpr.replace("not latency", ""):
+                return self._measured(case, lambda: self._judge.race(case, batch, folder, new))
+            if selected(self._config, "latency"):
                 _fail(f"{case.id}: -m latency, but {disabled}: nothing would be measured; use -n 0, with benchmarks")
             self._properties.append((ABSENT, f"latency: {disabled}"))
             pytest.skip(f"latency: {disabled}")

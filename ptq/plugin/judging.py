@@ -19,16 +19,21 @@ from ptq.plugin.options import bars_file, data_folder
 
 REGISTRY = pytest.StashKey[Registry]()
 JUDGE = pytest.StashKey[Judge]()
+FAULT = pytest.StashKey[str]()
+"""Why there is no judge, told once."""
 SCRATCH = pytest.StashKey[Path]()
 NOTIFY = pytest.StashKey[Notify]()
 
 
 def judge_of(config: pytest.Config) -> Judge:
-    """The judge; what a user can mend is an error of collection, on one line."""
+    """The judge; what a user can mend is an error of collection, on one line, and once: the first ends the run."""
+    if FAULT in config.stash:
+        raise pytest.skip.Exception(config.stash[FAULT], allow_module_level=True)
     if JUDGE not in config.stash:
         try:
             config.stash[JUDGE] = _make(config)
         except PtqError as error:
+            config.stash[FAULT] = str(error)
             raise pytest.Collector.CollectError(str(error)) from error
     return config.stash[JUDGE]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption("--ptq-artifacts", metavar="DIR", help="save every judged artifact there, by case id")
     group.addoption("--ptq-against", metavar="DIR", help="race artifacts against those saved there, not against fp32")
+    group.addoption(
+        "--ptq-allow-new", action="store_true", help="with --ptq-against: skip a case that has no artifact there"
+    )
     group.addoption("--ptq-modelopt-python", metavar="PATH", help="an interpreter that has nvidia-modelopt")
     group.addoption("--ptq-no-cache", action="store_true", help="make everything anew, keep nothing")
 
@@ -52,6 +56,8 @@ def data_folder(config: pytest.Config) -> Path | None:
     folder: Path = config.invocation_params.dir / given
     if not folder.is_dir():
         raise PtqError(f"--ptq-data {given}: no such folder; name the one that holds the data sets")
+    if not any(folder.iterdir()):
+        raise PtqError(f"--ptq-data {given}: nothing is in it, but should be: the data sets and models; is it mounted?")
     return folder.resolve()
 
 
@@ -68,6 +74,11 @@ def bars_file(config: pytest.Config) -> Path:
     if there:
         return there[0]
     raise PtqError(f"no bars: {usual[0]} and {usual[1].name} are not there; write one, or name it with --ptq-bars=FILE")
+
+
+def selected(config: pytest.Config, marker: str) -> bool:
+    """Whether ``-m`` asks for a marker by name."""
+    return marker in re.findall(r"\w+", re.sub(r"\bnot\s+\w+", "", config.option.markexpr))
 
 
 def benchmarks_disabled(config: pytest.Config) -> str | None:

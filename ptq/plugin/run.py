@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from ptq.engine.environment import environment
+from ptq.engine.environment import environment, instruction_sets
 from ptq.errors import BadData, PtqError
 from ptq.gate.judge import Judge
+from ptq.gate.proof import Proof
 from ptq.gate.reference import References, load_references
-from ptq.gate.tally import GATE, RESULT, STRUCTURE, TIMING, Demand, Tally
+from ptq.gate.tally import CHECKED, GATE, RESULT, STRUCTURE, TIMING, Demand, Tally
 from ptq.plugin.judging import judge_of
+from ptq.plugin.options import selected
 from ptq.report import html, markdown
 from ptq.report import json as json_report
 from ptq.report.table import table
@@ -32,11 +34,12 @@ class Run:
         self._store: Counter[tuple[str, str]] = Counter()
         self._complaints: list[str] = []
         self._notes: list[str] = []
+        self._skipped: Counter[str] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call":
             self._tally.add(report.user_properties)
-            if report.outcome == "passed" and not self._config.getoption("ptq_update"):
+            if report.outcome != "failed":
                 self._complaints += _swallowed(report)
         elif report.when == "teardown":
             for name, value in report.user_properties:
@@ -45,6 +48,7 @@ class Run:
                         self._store[what, kind] += number
         elif report.when == "setup" and not report.passed and "ptq" in report.keywords:
             self._tally.add([(GATE, report.nodeid)])  # skipped by others, e.g. --benchmark-skip
+            self._skipped.update(report.keywords)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -56,6 +60,8 @@ class Run:
             self._finish(judge_of(self._config), demand)
         except (PtqError, pytest.Collector.CollectError) as error:
             self._complaints.append(str(error))
+        except pytest.skip.Exception:  # there is no judge, which the terminal says already
+            pass
         content = json_report.report(**self._tally.rows(), environment=environment())
         here = self._config.invocation_params.dir
         writers = (
@@ -77,19 +83,40 @@ class Run:
         self._complaints += self._tally.complaints({*judge.pipelines, *judge.registry.backends}, demand)
         if self._tally.gates:
             self._complaints += judge.bars.check(ids)
+            self._complaints += self._skipped_by_others()
+        updates = self._config.getoption("ptq_update")
+        if not updates:
+            proof = Proof(judge, self._tally, instruction_sets())
+            self._complaints += proof.complaints() if self._tally.gates else []
+            self._notes += proof.notes()
         if not self._tally.results:
             return
-        if self._config.getoption("ptq_update"):
+        if updates:
             path = judge.references.path
             try:
                 known = load_references(path)
             except BadData:  # remaking it is the remedy
                 known = References(path)
             known.updated(self._tally.judged, environment(), ids).save()
-            self._notes.append(f"wrote {path.name} with {len(self._tally.judged)} measured cases; none was failed")
+            kept = [result for result in self._tally.judged if not result.void]
+            self._notes.append(f"wrote {path.name} with {len(kept)} measured cases; none of them was failed")
             return
         gaps = judge.references.gaps([result.case.id for result in self._tally.judged], ids)
+        gaps += judge.references.elsewhere(self._tally.judged)
         (self._complaints if demand.strict else self._notes).extend(gaps)
+
+    def _skipped_by_others(self) -> list[str]:
+        """A line for each gate that ``-m`` names and of which others let nothing run."""
+        tally = self._tally
+        ran = {
+            "accuracy": tally.judged, "structure": tally.structures, "latency": tally.timings,
+            "preprocessing": tally.checked,
+        }  # fmt: skip
+        return [
+            f"-m {gate}: none of its tests was run: {self._skipped[gate]} were skipped by a mark or by another plugin"
+            for gate, found in ran.items()
+            if self._skipped[gate] and not found and selected(self._config, gate)
+        ]
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         writer, tally = terminalreporter._tw, self._tally
@@ -113,13 +140,17 @@ class Run:
 
 
 def _swallowed(report: pytest.TestReport) -> list[str]:
-    """A line for every red judgement of a test that passed all the same."""
+    """A line for every red judgement of a test that did not fail, and for one that passed without any verdict."""
+    told = Counter(name for name, _ in report.user_properties)
     judged = [json.loads(str(value)) for name, value in report.user_properties if name in (RESULT, STRUCTURE, TIMING)]
-    return [
-        f"{report.nodeid}: passed, but {found['id']} is red: the test swallows the failure of judge"
+    lines = [
+        f"{report.nodeid}: {report.outcome}, but {found['id']} is red: the test swallows the failure of judge"
         for found in judged
         if found.get("red")
     ]
+    if report.outcome == "passed" and told[GATE] > sum(told[name] for name in (RESULT, STRUCTURE, TIMING, CHECKED)):
+        lines.append(f"{report.nodeid}: passed, but judge came to no verdict: the test swallows what it raises")
+    return lines
 
 
 def _counted(store: Counter[tuple[str, str]], what: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from ptq.calibration.patches import Doubles, Moments
 from ptq.quantization.quantizer import Quantizer
@@ -34,10 +35,11 @@ def round_weights(
     outputs = len(rows) // len(moments.mean)
     scales = np.broadcast_to(scale, len(rows)).astype(np.float64)
     zeros = np.broadcast_to(zero_point, len(rows)).astype(np.float64)
-    for group, (mean, covariance) in enumerate(zip(moments.mean, moments.covariance, strict=True)):
-        part = slice(group * outputs, (group + 1) * outputs)
-        hessian = covariance if centred else covariance + np.outer(mean, mean)
-        rounded[part] = _round_group(rows[part].astype(np.float64), quantizer, scales[part], zeros[part], hessian)
+    with threadpool_limits(limits=1, user_api="blas"):  # the same bits whatever the cores
+        for group, (mean, covariance) in enumerate(zip(moments.mean, moments.covariance, strict=True)):
+            part = slice(group * outputs, (group + 1) * outputs)
+            hessian = covariance if centred else covariance + np.outer(mean, mean)
+            rounded[part] = _round_group(rows[part].astype(np.float64), quantizer, scales[part], zeros[part], hessian)
     return rounded
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ptq.gate.result import GIVEN, JUDGED, PASS
 from ptq.report.ranking import order, standing, worse
-from ptq.report.timings import timings
+from ptq.report.timings import finding, timings
 
 Row = Mapping[str, Any]
 
@@ -24,10 +24,11 @@ def counts(results: Sequence[Row]) -> list[tuple[str, int]]:
 
 
 def complaints(content: Row) -> list[str]:
-    """Why results and races of a report do not pass, then which results are worse than their reference."""
+    """Why results and races of a report do not pass, which are worse than their reference, where clocks differ."""
     found = [row for row in content["results"] if row["verdict"] in JUDGED]
     told = [row["reason"] for row in [*found, *timings(content)] if row["verdict"] != PASS and row["reason"]]
-    return told + [row["reference"]["line"] for row in found if worse(row)]
+    told += [row["reference"]["line"] for row in found if worse(row)]
+    return told + [line for race in timings(content) if (line := finding(race)) is not None]
 
 
 def absent(results: Sequence[Row]) -> list[str]:

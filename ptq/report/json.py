@@ -39,7 +39,12 @@ Schema ``ptq/1``, one object:
     - ``batch``: inputs per call. ``against``: ``fp32``, or ``base`` for an artifact of another revision.
     - ``ratio, low, high, confidence``: time / time of the other and its interval, below 1 is faster; ``speedup``:
       1 / ratio.
-    - ``other_ms, reference_ms``: median ms per call of the case and of what it ran against.
+    - ``other_ms, reference_ms``: median ms per call of the case and of what it ran against. These are of processor
+      time, on one thread.
+    - ``wall_ratio, wall_low, wall_high, wall_other_ms, wall_reference_ms``: the same calls by the wall clock.
+    - ``threads``: all that the process may use; ``threads_ratio, threads_low, threads_high, threads_other_ms,
+      threads_reference_ms``: on so many, by the wall clock; null where that is one.
+    - ``finding``: one line where clocks or threads tell different ratios, null where they agree.
     - ``rounds, seconds``: what measuring took.
     - ``executed``: in words, what runs in integer. ``verdict, reason, red``: as in ``results``.
 ``structure``
@@ -63,11 +68,12 @@ from pathlib import Path
 from typing import Any, TypedDict, get_type_hints
 
 from ptq.cases import Case
+from ptq.data.content import read_json
+from ptq.data.shape import check, check_fields
 from ptq.errors import BadData, PtqError, one_line
 from ptq.files import write_text
 from ptq.gate.reference import References
 from ptq.gate.result import JUDGED, NO_DATA, NOT_INSTALLED, UNSUPPORTED, Result
-from ptq.report.shape import check, check_fields
 from ptq.report.timings import Race
 
 SCHEMA = "ptq/1"
@@ -129,8 +135,8 @@ def load(path: Path) -> dict[str, Any]:
     checked for its type, so that what reads the report need not.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise BadData(f"{path}: not a ptq report ({one_line(error)})") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         have = content.get("schema") if isinstance(content, dict) else type(content).__name__
@@ -146,7 +152,7 @@ def load(path: Path) -> dict[str, Any]:
                 raise BadData(f"latency[{index}] is of {race['id']}, but its verdict or its time ratios are impossible")
         if len(ids := {row["id"] for row in content["results"]}) < len(content["results"]):
             raise BadData(f"{len(content['results'])} results, but only {len(ids)} different ids")
-    except (PtqError, ValueError) as error:
+    except (PtqError, ValueError, RecursionError) as error:
         raise BadData(f"{path}: {one_line(error)}; the file is damaged: write it anew with --ptq-json") from error
     return content
 

@@ -13,7 +13,7 @@ from ptq.report.findings import absent, complaints, counts, judged, untrue
 from ptq.report.plain import plain
 from ptq.report.ranking import tone, verdict
 from ptq.report.ship import ship
-from ptq.report.timings import timings
+from ptq.report.timings import on_threads, timings
 
 Row = Mapping[str, Any]
 MOST_ROWS = 300
@@ -64,7 +64,7 @@ def _raced(race: Row) -> str:
         escape(race["id"]),
         str(race["batch"]),
         escape(race["against"]),
-        f"{race['ratio']:.3f}",
+        f"{race['ratio']:.3f}{on_threads(race)}",
         f"{race['low']:.3f} … {race['high']:.3f}",
         escape(race["executed"]),
         f"{_MARKS[tone(race)]} {verdict(race)}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,9 +99,12 @@ def plot(tensors: list[TensorRanges], folder: Path) -> list[Path]:
         for color, (name, bounds) in zip(_COLOURS, sorted(each.ranges.items()), strict=False):
             for bound, label in zip(bounds, (None, f"{name} {bounds[0]:.4g}..{bounds[1]:.4g}"), strict=True):
                 axes.axvline(bound, color=color, linewidth=1.2, label=label)
-        axes.set(title=each.name, xlabel="value", ylabel="count", yscale="log")
+        axes.set_title(each.name, parse_math=False)
+        axes.set(xlabel="value", ylabel="count", yscale="log")
         axes.legend(fontsize="small")
         path = folder / f"{index:03d}_{re.sub(r'[^A-Za-z0-9_.-]+', '_', each.name)[-80:]}.png"
-        figure.savefig(path, dpi=100, metadata={"Software": None})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of letters its font does not have
+            figure.savefig(path, dpi=100, metadata={"Software": None})
         paths.append(path)
     return paths

@@ -10,7 +10,7 @@ from ptq.cases import FP32
 from ptq.gate.result import GIVEN, JUDGED, PASS
 from ptq.report import unit
 from ptq.report.ranking import merit
-from ptq.report.timings import of_case
+from ptq.report.timings import finding, of_case
 
 Row = Mapping[str, Any]
 
@@ -48,7 +48,9 @@ def _facts(row: Row, races: Mapping[int, Row]) -> list[str]:
         facts.append(f"agreement {row['agreement']:.4f}")
     if row["size_bytes"] and row["fp32_size_bytes"]:
         facts.append(_times(row["fp32_size_bytes"] / row["size_bytes"], "smaller", "larger"))
-    facts += [f"{_times(1 / race['ratio'], 'faster', 'slower')} at batch {batch}" for batch, race in races.items()]
+    for batch, race in races.items():
+        apart = "" if finding(race) is None else " by processor time, but not by the wall clock or on all threads"
+        facts.append(f"{_times(1 / race['ratio'], 'faster', 'slower')} at batch {batch}{apart}")
     if row["integer_share"] != 1:
         share = row["integer_share"]
         facts.append("integer share unknown" if share is None else f"{math.floor(100 * share)} % in integer")

@@ -38,3 +38,15 @@ def of_case(races: Sequence[Row], case_id: str) -> dict[int, Row]:
     """The races against FP32 of a case's graph, by batch size."""
     found = [race for race in races if race["against"] == FP32 and case_id in race["stands_for"]]
     return {race["batch"]: race for race in sorted(found, key=lambda race: race["batch"])}
+
+
+def finding(race: Row) -> str | None:
+    """Where clocks or threads tell different ratios, one line; None where they agree, and in an earlier report."""
+    found = race.get("finding")
+    return found if isinstance(found, str) else None
+
+
+def on_threads(race: Row) -> str:
+    """The ratio on all threads, in words; empty where it was not measured."""
+    ratio, threads = race.get("threads_ratio"), race.get("threads")
+    return f", {ratio:.3f} on {threads} threads" if isinstance(ratio, float) and isinstance(threads, int) else ""

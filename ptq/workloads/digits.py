@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptq.data.contract import InputContract
-from ptq.data.digits import read
+from ptq.data.digits import files, read
+from ptq.data.reader import Reader
 from ptq.data.samples import ArraySamples
 from ptq.data.sampling import calibration_samples, evaluation_samples
 from ptq.engine.workload import Workload
@@ -18,8 +19,8 @@ def WORKLOAD(data: Path | None) -> Workload:
     return Workload(
         name="digits",
         model=MODEL,
-        calibration=_calibration,
-        evaluation=_evaluation,
+        calibration=Reader(_calibration, files),
+        evaluation=Reader(_evaluation, files),
         contract=InputContract(shape=(None, 32, 32, 3), layout="NHWC", low=0, high=255),
         as_evaluated=_as_evaluated,
     )

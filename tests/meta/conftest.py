@@ -39,6 +39,13 @@ def imported_once() -> None:
     import scipy.stats  # noqa: F401
 
 
+@pytest.fixture(autouse=True)
+def _imported_before_any_inner_run(request: pytest.FixtureRequest) -> None:
+    """Whatever the order of the tests: the first run inside this process must find torch and scipy imported."""
+    if "pytester" in request.fixturenames:
+        request.getfixturevalue("imported_once")
+
+
 @pytest.fixture
 def repository(
     imported_once: None, pytester: pytest.Pytester, shared_store_root: Path, monkeypatch: pytest.MonkeyPatch

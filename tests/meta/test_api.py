@@ -134,7 +134,7 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(model: Path, tmp_path: Pa
     calls: list[tuple[Callable[[], object], str]] = [
         (lambda: quantize(tmp_path / "absent.onnx", x), "absent.onnx: no such file or folder"),
         (lambda: quantize(tmp_path / "model.xyz", x), "model.xyz"),
-        (lambda: quantize(model, x, out=model), "is the model itself"),
+        (lambda: quantize(model, x, out=model), "model.onnx itself, but should be another file"),
         (lambda: quantize(model, x, out=tmp_path / "o.tflite"), "onnxruntime writes .onnx files"),
         (lambda: quantize(model, x, out=tmp_path), "is a folder"),
         (lambda: quantize(model, x, dtype="int7", out=out), "int7 is not a case"),

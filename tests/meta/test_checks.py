@@ -253,6 +253,17 @@ SABOTAGE = {
         "^calibration: .*should be within .*likely cause: shuffled labels in calibration",
         relabelled(lambda labels: np.concatenate([labels[:100], shuffled(labels[100:])])),
     ),
+    "one image": (
+        "distinct",
+        "calibration: only 1 of 200 samples",
+        misread(lambda x: np.repeat(x[:1], 200, axis=0), ONE),
+    ),
+    "two images": (
+        "distinct",
+        "evaluation: only 2 of 200 samples are different",
+        misread(lambda x: np.tile(x[:2], (100, 1, 1, 1)), OTHER),
+    ),
+    "one class": ("distinct", "calibration: every one of 200 labels is 0", relabelled(np.zeros_like)),
     "other order": (
         "accuracy",
         r"likely cause: classes in another order, e\.g\. label 0 \(ant\) is the model's output 4",
@@ -272,6 +283,20 @@ def test_red_on_sabotage_for_the_right_reason(what):
     with pytest.raises(BadData, match=reason) as caught:
         CHECKS[name].run(sabotage(good()))
     assert "\n" not in str(caught.value)
+
+
+def test_a_leak_that_was_moved_is_seen_and_another_image_is_not():
+    """Eight bits round by less than what is near; a sample without any spread is near to nothing."""
+    seen = good()
+    for moved in (lambda x: x + np.float32(0.001), lambda x: x + np.float32(0.3), lambda x: x * np.float32(1.0001)):
+        subject = leaked(seen)
+        inputs = subject.calibration.inputs["x"].copy()
+        inputs[7] = moved(inputs[7])
+        subject = replace(subject, calibration=replace(subject.calibration, inputs={"x": inputs}))
+        with pytest.raises(BadData, match=r"^1 of 200 evaluation .*calibration\[7\] and evaluation\[33\]"):
+            CHECKS["disjoint"].run(subject)
+    inputs[7] += np.random.default_rng(2).normal(0, 9, inputs[7].shape)
+    CHECKS["disjoint"].run(replace(subject, calibration=replace(subject.calibration, inputs={"x": inputs})))
 
 
 def test_every_check_has_sabotage():

@@ -176,8 +176,8 @@ def test_truncated_file(tmp_path):
 
 def test_too_large_file(tmp_path, monkeypatch):
     files.write(tmp_path)
-    monkeypatch.setattr(cifar10, "LARGEST_FILE", 5000)
-    assert "should be at most 5000" in refused(lambda: cifar10.read(tmp_path, "test"))
+    monkeypatch.setattr(cifar10, "LARGEST", 5000)
+    assert "but should have at most 4," in refused(lambda: cifar10.read(tmp_path, "test"))
 
 
 def test_truncated_and_damaged_archive(folder, tmp_path):
@@ -211,7 +211,7 @@ def test_archive_that_unzips_to_more_than_the_memory(tmp_path, monkeypatch, kind
     with gzip.open(archive, "wb") as zipped:
         zipped.write(member.tobuf(tarfile.GNU_FORMAT))
         zipped.write(bytes(8 << 20))
-    monkeypatch.setattr(cifar10, "LARGEST_ARCHIVE", 4 << 20)
+    monkeypatch.setattr(cifar10, "LARGEST", 4 << 20)
     assert "should be at most" in refused(lambda: cifar10.read(archive, "test"))
 
 

@@ -145,6 +145,20 @@ def test_integer_targets_of_a_metric_of_ones_own_are_no_classes() -> None:
     assert fault(nearest, images(PIXELS, RANDOM.permutation(LABELS) + 40), {}, classifies=False) is None
 
 
+def test_one_class_one_image_and_one_decision_are_faults() -> None:
+    one = PIXELS[LABELS == 2]
+    assert "every one of 120 labels is 2" in str(fault(nearest, images(one, np.full(120, 2)), {}))
+    again = np.tile(PIXELS[:4], (150, 1, 1, 1))
+    assert "only 4 of 200 samples are different" in str(fault(nearest, images(again, np.tile(LABELS[:4], 150)), {}))
+    assert fault(nearest, images(again, np.tile(LABELS[:4], 150)), {}, distinct=False) is None
+
+    def majority(batch: Batch) -> Batch:
+        return {"p": nearest(batch)["p"] * np.float32(1e-9) + np.eye(CLASSES, dtype=np.float32)[0]}
+
+    rare = np.where(LABELS == 1, 1, 0)
+    assert "decides for class 0 on every one of 600 samples" in str(fault(majority, images(PIXELS, rare), {}))
+
+
 def test_samples_of_different_shape_keep_their_labels() -> None:
     """Rows come sorted by shape, labels in the order of the samples."""
     generator = np.random.default_rng(8)

@@ -109,7 +109,9 @@ def test_a_case_that_cannot_be_told_is_red_with_confidence(repository: pytest.Py
     write_model(repository.path / "model.onnx", favour=24)
     bars(repository, "max_drop = 1.0\n")
     result = run(repository, "-k", "uint8-minmax", "--ptq-json", "out.json")
-    assert result.ret == 0
+    result.assert_outcomes(passed=2, deselected=5)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([f"ptq: every one of 2 verdicts is unresolved, the first: {EXACT}*"])
     rows = json.loads((repository.path / "out.json").read_text())["results"]
     assert {(each["verdict"], each["red"]) for each in rows} == {("unresolved", False)}
     bars(repository, "max_drop = 1.0\nconfidence = 0.95\n")

@@ -55,7 +55,7 @@ def test_it_runs_as_written_once_the_todos_are_filled(
     written = (started.path / "conftest.py").read_text()
     assert "'x': ptq.InputContract((None, 8, 8, 1), dtype='float32')" in written
     assert (written + (started.path / "bars.toml").read_text()).count("# TODO ") == 2
-    fill(started.path, CALIBRATION="train.npz", EVALUATION="test.npz", bar="1.0")
+    fill(started.path, CALIBRATION="train.npz", EVALUATION="test.npz", bar="3.0")
     # from a checkout, the shipped suite lies below this repository's own conftest.py; the file of three lines does not
     result = run(started, *MINE)
     assert result.ret == 0, result.stdout.str()

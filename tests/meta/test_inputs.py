@@ -298,7 +298,7 @@ def test_images_that_cannot_be_inputs_are_one_line(tmp_path: Path) -> None:
     for name, options, takes, line in (
         ("mixed", None, IMAGE, "b.png: 9x8 pixels, but a.png has 8x8: say what to resize to, --size"),
         ("large", None, IMAGE, "shape (1, 9, 9, 3), but the model takes"),
-        ("corrupt", None, IMAGE, "a.jpg: OpenCV cannot decode it"),
+        ("corrupt", None, IMAGE, "a.jpg: begins as no JPEG, PNG, BMP or WebP does"),
         ("kinds", None, IMAGE, "dog: 0 images"),
         ("mixed", None, WORDS, "a folder of images, but the model takes 'ids'"),
         ("mixed", None, bytes_only, "say --range 0..255"),

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from foreign import CONFTEST, LATENCY, STRUCTURE, SUITE, run, write_model
 
+from ptq.backends.protocol import Predictor
+from ptq.cases import Case
+from ptq.data.batch import Batch
+from ptq.engine.pipeline import Pipeline
 from ptq.report.diff import diff
+from ptq.report.findings import complaints
 
 ONE = "mine-onnxruntime-u8s8-minmax"
 BATCH1 = ("-m", "latency", "-k", f"{ONE}-batch1]")
@@ -32,6 +38,8 @@ def test_a_race_is_reported_and_kept_by_pytest_benchmark(timed: pytest.Pytester)
     assert accuracy["latency"] == report["latency"]
     for each in report["latency"]:
         assert 0 < each["low"] <= each["ratio"] <= each["high"]
+        assert 0 < each["wall_low"] <= each["wall_ratio"] <= each["wall_high"]
+        assert each["threads"] == 1 or 0 < each["threads_low"] <= each["threads_ratio"] <= each["threads_high"]
         assert each["stands_for"] == [ONE]
         result.stdout.fnmatch_lines([f"{ONE} batch {each['batch']}: {each['speedup']:.2f}x the speed of fp32 *"])
     assert diff(report, report).lines() == ["0 worse, 0 vanished, 0 better, 0 appeared, 3 the same"]
@@ -112,6 +120,37 @@ def test_a_ratio_beyond_its_bar_is_red(timed: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines([f"{ONE} batch 1 against fp32: time ratio * > 0.020"])
     (timed.path / "bars.toml").write_text(f'{bars}min_speedup = 50.0\nexpected_failure = ["latency"]\n')
     run(timed, *BATCH1).assert_outcomes(xfailed=1)
+    (timed.path / "bars.toml").write_text(f"{bars}max_ratio = 0.02\n")
+    run(timed, *BATCH1).assert_outcomes(failed=1)
+
+
+def test_a_case_that_sleeps_is_red_where_it_has_a_bar_and_a_line_where_not(
+    timed: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Pipeline.predictor
+
+    def sleepy(pipeline: Pipeline, case: Case, threads: int = 1) -> Predictor:
+        predict = load(pipeline, case, threads)
+
+        def sleeping(batch: Batch) -> Batch:
+            time.sleep(0.02)
+            return predict(batch)
+
+        return sleeping
+
+    monkeypatch.setattr(Pipeline, "predictor", sleepy)
+    bars = '["mine-*"]\nfloor = 0.9\nwhy = "x"\n'
+    (timed.path / "bars.toml").write_text(f"{bars}max_ratio = 50.0\n")
+    result = run(timed, *BATCH1)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [f"{ONE} batch 1 against fp32, by the wall clock: time ratio * > 50.000;*{ONE} waits *"]
+    )
+    (timed.path / "bars.toml").write_text(bars)
+    run(timed, *BATCH1, "--ptq-json", "out.json").assert_outcomes(passed=1)
+    content = json.loads((timed.path / "out.json").read_text())
+    (line,) = [each for each in complaints(content) if "wall clock" in each]
+    assert f"{ONE} waits" in line
 
 
 def test_a_case_slower_than_the_base_revisions_is_red(timed: pytest.Pytester) -> None:
@@ -135,6 +174,39 @@ def test_a_base_that_is_not_there_is_red(timed: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines([f"{ONE}: --ptq-against *absent: no such folder; fill it with --ptq-artifacts*"])
     (timed.path / "empty").mkdir()
     result = run(timed, *BATCH1, "--ptq-against", "empty")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"{ONE}: no {ONE}.onnx in the folder given with --ptq-against*"])
+    result = run(timed, *BATCH1, "--ptq-against", "empty", "--ptq-allow-new")
     result.assert_outcomes(skipped=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines([f"1 not run: no {ONE}.onnx in the folder given with --ptq-against*"])
+
+
+def test_a_race_is_held_to_the_bar_of_every_case_that_shares_its_graph(timed: pytest.Pytester) -> None:
+    """min_speedup of percentile alone, and minmax is what is timed."""
+    conftest = CONFTEST.replace('("none", "minmax")', '("none", "minmax", "percentile")')
+    (timed.path / "conftest.py").write_text(conftest)
+    bars = '["mine-*"]\nfloor = 0.9\nwhy = "x"\n["mine-*-percentile"]\nfloor = 0.9\nwhy = "y"\nmin_speedup = 1000\n'
+    (timed.path / "bars.toml").write_text(bars)
+    result = run(timed, *BATCH1)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"{ONE} batch 1 *> 0.001*; the bar is 'mine-?-percentile', of a case that runs the*"])
+
+
+def test_latency_that_is_skipped_beside_accuracy_is_red_when_it_was_asked_for(timed: pytest.Pytester) -> None:
+    result = run(timed, "-m", "accuracy or latency", "-k", f"{ONE} and not channel", "--benchmark-skip")
+    result.assert_outcomes(passed=1, skipped=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["ptq: -m latency: none of its tests was run: 2 were skipped by a mark*"])
+
+
+def test_a_race_without_any_bar_is_red_and_beside_accuracy_a_line(timed: pytest.Pytester) -> None:
+    result = run(timed, *BATCH1)
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    line = "ptq: latency: none of 1 measurements has a bar, so none can be red: set min_speedup or max_ratio"
+    result.stdout.fnmatch_lines([line])
+    result = run(timed, "-k", f"{ONE}-batch1 or (test_accuracy and {ONE} and not channel)")
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines([line])

@@ -126,6 +126,7 @@ def test_data_far_away_named_with_a_space_does_not_hide_the_bars(
 ) -> None:
     """pytest takes such a DIR for a test path when it looks for its root; the bars are found all the same."""
     far = tmp_path_factory.mktemp("far")
+    (far / "data.npy").touch()
     result = repository.runpytest_subprocess("-m", "accuracy", "--ptq-data", str(far), "-k", "fp32")
     result.assert_outcomes(passed=1, deselected=6)
 

@@ -154,7 +154,7 @@ def test_many_threads_are_timed_by_the_wall_clock() -> None:
     assert clock_for(2).__name__ == "perf_counter"
 
 
-def chain(layers: int, path: Path) -> Predictor:
+def chain(layers: int, path: Path, threads: int = 1) -> Predictor:
     """An onnxruntime model of so many equal MatMuls, loaded."""
     import onnx
     import onnxruntime
@@ -176,7 +176,7 @@ def chain(layers: int, path: Path) -> Predictor:
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda batch: {"y": session.run(None, {"x0": batch["x"]})[0]}
 

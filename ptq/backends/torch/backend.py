@@ -117,7 +117,8 @@ class TorchBackend(ABC):
                 prepared = self.prepare(graph, case.method, case.granularity, example)
             watched = torch_observers.observers(prepared, self.keeps)
             names = torch_observers.tensor_names(graph)
-            qparams, how = torch_observers.choose(prepared, watched, handed, calibration, names, graph.signature)
+            with _own_words(case):
+                qparams, how = torch_observers.choose(prepared, watched, handed, calibration, names, graph.signature)
             with _own_words(case):
                 converted = self.convert(prepared, case.granularity, qparams)
             runnable = self.runnable(converted, graph, example)

@@ -10,6 +10,7 @@ from ptq.errors import BadData
 
 MOST = 1e100
 """Largest number: what is computed from two such is still a number."""
+_PLAIN = frozenset({bool, int, float, str, list, dict})
 
 
 def check(value: object, hint: Any, name: str) -> None:
@@ -18,16 +19,18 @@ def check(value: object, hint: Any, name: str) -> None:
     Hints are ``Any``, ``None, str, bool, int, float``, a `TypedDict` (other keys are ignored), unions of these, and
     ``Mapping``, ``dict``, ``list`` and ``tuple`` of them. A float may be written as an int; a tuple is a list.
     """
-    origin, args = get_origin(hint), get_args(hint)
-    if hint is Any:
+    if hint is Any or (hint in _PLAIN and _is(value, hint)):  # most there is: COCO has a million annotations
         return
+    origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if not any(_fits(value, part, name) for part in args):
             raise _misfit(value, hint, name)
     elif is_typeddict(hint):
         check_fields(value, get_type_hints(hint), name)
     elif origin in (dict, Mapping):
-        for key, part in _items(value, name):
+        if not isinstance(value, dict):
+            raise _misfit(value, dict, name)
+        for key, part in value.items():
             check(key, str, name)
             check(part, args[1], f"{name}[{key!r}]")
     elif origin in (list, tuple):
@@ -41,17 +44,12 @@ def check(value: object, hint: Any, name: str) -> None:
 
 def check_fields(value: object, hints: Mapping[str, Any], name: str) -> None:
     """`check` of an object whose keys are known."""
-    found = dict(_items(value, name))
-    for key, hint in hints.items():
-        if key not in found:
-            raise BadData(f"{name} has no {key!r}, but should")
-        check(found[key], hint, f"{name}.{key}")
-
-
-def _items(value: object, name: str) -> list[tuple[Any, Any]]:
     if not isinstance(value, dict):
         raise _misfit(value, dict, name)
-    return list(value.items())
+    for key, hint in hints.items():
+        if key not in value:
+            raise BadData(f"{name} has no {key!r}, but should")
+        check(value[key], hint, f"{name}.{key}")
 
 
 def _fits(value: object, hint: Any, name: str) -> bool:
@@ -64,7 +62,7 @@ def _fits(value: object, hint: Any, name: str) -> bool:
 
 def _is(value: object, hint: type) -> bool:
     if isinstance(value, bool) or hint not in (int, float, str):
-        return isinstance(value, hint)
+        return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     if isinstance(value, str):
         return hint is str and not any("\ud800" <= char <= "\udfff" for char in value)  # lone ones cannot be written
     return isinstance(value, (int, float) if hint is float else hint) and -MOST <= value <= MOST  # type: ignore[operator]
