@@ -178,29 +178,31 @@ def _source(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[tuple[str, t
     """(digest, imports) of a file as Python reads it; imports are (module, names taken from it, level)."""
     text = path.read_bytes()
     try:
-        tree = ast.parse(text)
+        tree = _Running().visit(ast.parse(text))
     except (SyntaxError, ValueError):
         return hashlib.sha256(text).hexdigest(), ()
     imports: list[tuple[str, tuple[str, ...], int]] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            node.body = [ast.Pass()]  # for type checkers: it does not run
         if isinstance(node, ast.Import):
             imports += [(alias.name, (), 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imports.append((node.module or "", tuple(alias.name for alias in node.names), node.level))
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ptq":
             imports.append(("ptq", (node.attr,), 0))
-        body = getattr(node, "body", None)
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and isinstance(body, list):
-            # a docstring, or one after an assignment: an expression that is a string does nothing
-            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imports)
 
 
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+class _Running(ast.NodeTransformer):
+    """Leaves out what does not run: docstrings, other strings that nothing reads, and what is for type checkers."""
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+        return self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if text else self.generic_visit(node)
 
 
 def _read(path: Path) -> tuple[str, tuple[tuple[str, tuple[str, ...], int], ...]]:

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from ptq.backends.protocol import Backend
 from ptq.cases import FP32, Case
@@ -118,6 +118,11 @@ def modules(package: str, attribute: str) -> dict[str, object]:
 def _named(group: str) -> Iterable[tuple[str, Any]]:
     package, attribute = GROUPS[group]
     yield from modules(package, attribute).items()
+    yield from _points(group)
+
+
+def _points(group: str) -> Iterable[tuple[str, Any]]:
+    """What installed packages bring, by name."""
     for point in sorted(entry_points(group=group), key=lambda point: point.name):
         yield point.name, _imported(f"entry point {point.value} of {group}", point.load)
 
@@ -151,8 +156,7 @@ def _imported(what: str, load: Callable[[], object]) -> object:
 
 def declared_outside(data: Path | None) -> list[Any]:
     """The workloads that installed packages bring, by name."""
-    points = sorted(entry_points(group="ptq.workloads"), key=lambda point: point.name)
-    return [cast(Any, _imported(f"entry point {point.value} of ptq.workloads", point.load))(data) for point in points]
+    return [declare(data) for _, declare in _points("ptq.workloads")]
 
 
 def builtin_workloads(data: Path | None) -> list[Any]:
@@ -162,4 +166,4 @@ def builtin_workloads(data: Path | None) -> list[Any]:
 
 def declared(registry: Registry, data: Path | None) -> list[Any]:
     """Every workload of the registry's, by name; those whose data is not in `data` are reported as not run."""
-    return [cast(Any, declare)(data) for declare in registry.workloads.values()]
+    return [declare(data) for declare in registry.workloads.values()]

@@ -62,6 +62,16 @@ def test_a_file_of_the_users_own_that_it_imports_counts(write: Write) -> None:
     assert one != two
 
 
+def test_what_is_imported_for_type_checkers_alone_does_not_count(write: Write) -> None:
+    text = (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from outside_types import Kind\ndef f(): return 1\n"
+    )
+    write("outside_types", "Kind = int\n")
+    one = fingerprint(write("outside_e", text).f)
+    write("outside_types", "Kind = float\n")
+    assert fingerprint(write("outside_e", text + "# again\n").f) == one
+
+
 def test_a_class_counts_with_what_it_derives_from(write: Write) -> None:
     module = write("outside_d", "import ptq\nclass Mine(ptq.Top1):\n    pass\n")
     assert code_digest(module.Mine()) != code_digest(Top1())
