@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ptq.metrics.top1 import Top1
     from ptq.plugin.case_judge import CaseJudge as CaseJudge
     from ptq.quantization.dtype import DTYPES, Dtype
-    from ptq.quantization.method import Method
+    from ptq.quantization.method import Method, Transform
 
 __all__ = [
     "DTYPES",
@@ -53,6 +53,7 @@ __all__ = [
     "Score",
     "Source",
     "Top1",
+    "Transform",
     "Unsupported",
     "Workload",
     "builtin_workloads",
@@ -81,7 +82,7 @@ _HOMES = {
     "ptq.metrics.top1": ("Top1",),
     "ptq.plugin.case_judge": ("CaseJudge",),
     "ptq.quantization.dtype": ("DTYPES", "Dtype"),
-    "ptq.quantization.method": ("Method",),
+    "ptq.quantization.method": ("Method", "Transform"),
 }
 """By module, the public names it is the home of; each is imported when it is first used. `CaseJudge` is for annotations
 in tests: it alone needs pytest, and is not in `__all__`."""

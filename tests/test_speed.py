@@ -28,7 +28,7 @@ import onnxruntime
 import pytest
 
 import ptq
-from ptq.backends.onnxruntime.quantize import Plan, quantize
+from ptq.backends.onnxruntime.quantize import quantize
 from ptq.calibration.expose import expose
 from ptq.calibration.extremes import extremes
 from ptq.calibration.prepare import prepare
@@ -42,6 +42,7 @@ from ptq.models.session import session
 from ptq.quantization.calibration import Calibration
 from ptq.quantization.dtype import DTYPES
 from ptq.quantization.methods.minmax import minmax
+from ptq.quantization.plan import Plan
 
 pytestmark = [pytest.mark.speed, pytest.mark.filterwarnings("ignore")]
 

@@ -17,7 +17,6 @@ from ptq.calibration.statistics_pass import statistics
 from ptq.data.contract import InputContract
 from ptq.data.signature import Signature
 from ptq.engine.environment import versions
-from ptq.engine.float_model import Prepare
 from ptq.engine.sample_set import CheckedSamples, SampleSet
 from ptq.engine.step import Notes, Step
 
@@ -99,7 +98,7 @@ class Passes:
 
     store: Store
     name: str
-    prepare: Prepare
+    prepare: Step
     samples: SampleSet
     signature: Signature
     contracts: Mapping[str, InputContract]

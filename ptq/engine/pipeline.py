@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ptq.engine.float_model import Convert, Prepare
 from ptq.engine.passes import Passes
 from ptq.engine.predictions import Count, Predict, read_predictions
 from ptq.engine.registry import Registry, reference_case
+from ptq.engine.rewrite import Rewrite
 from ptq.engine.sample_set import Facts, SampleSet
 from ptq.engine.score import Compare, Compared
 from ptq.engine.store import Entry, Store
@@ -32,7 +33,7 @@ from ptq.metrics.top1 import Top1
 from ptq.models.convert import is_model
 from ptq.models.onnx_file import digest, signature
 from ptq.quantization.calibration import Calibration
-from ptq.quantization.method import Range
+from ptq.quantization.method import Range, Transform
 from ptq.quantization.quantizer import Quantizer
 
 BATCH = 100
@@ -61,6 +62,7 @@ class Pipeline:
         self._chosen: dict[tuple[str, Quantizer], dict[str, Range]] = {}
         self._calibration = SampleSet(f"{workload.name}: calibration", workload.calibration, store)
         self._evaluation = SampleSet(f"{workload.name}: evaluation", workload.evaluation, store)
+        self._transformed: dict[tuple[Transform, ...], Passes] = {}
         self._artifacts: dict[Case, Entry] = {}
         self._predictions: dict[tuple[Case, str], Entry] = {}
 
@@ -70,7 +72,7 @@ class Pipeline:
         Raises `PtqError` for an artifact whose case has the id of another.
         """
         name = self.workload.name
-        listed = [case for case in self.registry.grid(name) if self.workload.include(case)]
+        listed = [case for case in self.registry.grid(name) if self._asks(case) and self.workload.include(case)]
         foreign = [Case(name, made.backend, made.dtype, key) for key, made in sorted(self.workload.artifacts.items())]
         taken = {case.id for case in listed}
         for case in foreign:
@@ -138,6 +140,10 @@ class Pipeline:
         """The float model in every form a backend may start from."""
         source = self.source
         return FloatModel(source.onnx, self._passes.prepared.path, source.keras, self.workload.exclude)
+
+    def _asks(self, case: Case) -> bool:
+        method = self.registry.methods.get(case.method)
+        return method is None or method.listed or method.name in self.workload.methods
 
     @cached_property
     def fixed_batch(self) -> int | None:
@@ -245,14 +251,19 @@ class Pipeline:
     def _step(self, case: Case) -> Quantize:
         source = self.source
         # the float case takes the file as it is: it runs where preparation fails, too
-        model = FloatModel(source.onnx, source.onnx, source.keras, ()) if case.is_float else self.model
+        passes, method = self._passes, self.registry.methods.get(case.method)
+        if case.is_float:
+            model = FloatModel(source.onnx, source.onnx, source.keras, ())
+        else:
+            passes = self._rewritten(method.transforms if method else ())
+            model = replace(self.model, prepared=passes.prepared.path)
         return Quantize(
             case=case,
             backend=self.registry.backend(case),
             backend_versions=self.registry.versions(case.backend),
             model=model,
             model_digest=self._model_digest,
-            passes=self._passes,
+            passes=passes,
             methods=self.registry.methods,
             lighter=self.has_lighter_pass,
             chosen=self._chosen,
@@ -280,6 +291,15 @@ class Pipeline:
     def _passes(self) -> Passes:
         prepare = Prepare(self.workload.name, self.source.onnx)
         return Passes(self.store, self.workload.name, prepare, self._calibration, self.signature, self.contracts)
+
+    def _rewritten(self, transforms: tuple[Transform, ...]) -> Passes:
+        """The passes over the model as the transforms have it; methods that share them share these."""
+        if not transforms:
+            return self._passes
+        if transforms not in self._transformed:
+            before = self._rewritten(transforms[:-1])
+            self._transformed[transforms] = replace(before, prepare=Rewrite(transforms[-1], before))
+        return self._transformed[transforms]
 
     @cached_property
     def _model_digest(self) -> str:

@@ -58,6 +58,7 @@ class Workload:
     metric: how outputs are scored; None: top-1 accuracy where there are targets, else how far outputs are from the
         float model's.
     include: which of the backends' cases to list; by default `listed`.
+    methods: names of methods to list that are not listed everywhere, see `Method.listed`.
     artifacts: quantized models made elsewhere, by name; the name is the `method` of their case.
     exclude: what the cases with ``exclude=auto`` keep in float: names of nodes, patterns as `fnmatch` has them, and
         ``auto`` for what the statistics propose.
@@ -76,6 +77,7 @@ class Workload:
     contract: InputContract | Mapping[str, InputContract] | None = None
     metric: Metric | None = None
     include: Callable[[Case], bool] = listed
+    methods: tuple[str, ...] = ()
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     exclude: tuple[str, ...] = ("auto",)
     as_evaluated: Callable[[], Samples] | None = None

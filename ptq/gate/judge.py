@@ -89,14 +89,17 @@ class Judge:
         """The cases worth timing, each with every case that runs its graph, itself among them.
 
         Most methods only move scales: the same kernels run, and the one that needs least of calibration is timed. One
-        that corrects the model changes the graph, and an artifact made elsewhere is a graph of its own.
+        that corrects the model changes the graph. A transformed model is a graph of its own, so is an artifact made
+        elsewhere.
         """
         methods = self.registry.methods
         graphs: dict[tuple[str | bool, ...], list[Case]] = {}
         for case in self.cases():
             if not case.is_float:
-                own = case.method if case.method in self.pipelines[case.workload].workload.artifacts else ""
-                corrects = case.method in methods and methods[case.method].corrects
+                method = methods.get(case.method)
+                foreign = case.method in self.pipelines[case.workload].workload.artifacts
+                own = case.method if foreign or (method and method.transforms) else ""
+                corrects = method is not None and method.corrects is not None
                 graph = (case.workload, case.backend, case.dtype, case.granularity, case.exclude)
                 graphs.setdefault((*graph, corrects, own), []).append(case)
         return {min(cases, key=self._cost): cases for cases in graphs.values()}

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ptq.errors import PtqError
 from ptq.quantization.quantizer import Quantizer
+
+if TYPE_CHECKING:
+    from ptq.quantization.calibration import Calibration
+    from ptq.quantization.plan import Correct
 
 Range = tuple[float, float]
 Choose = Callable[[Any, Quantizer], Range]
 
 EXTREMES, HISTOGRAM, MOMENTS, SAMPLES = "extremes", "histogram", "moments", "samples"
 NEEDS = (EXTREMES, HISTOGRAM, MOMENTS, SAMPLES)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A rewriting of the float model that keeps its function, done before its tensors are measured.
+
+    `rewrite(model, out, calibration)` writes the prepared ONNX `model` anew to `out` and returns notes for the report,
+    by topic; `calibration` is what was seen of `model` itself. `needs` is what of it is read, of `NEEDS`.
+    """
+
+    name: str
+    rewrite: Callable[[Path, Path, Calibration], Mapping[str, str]]
+    needs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -29,22 +47,25 @@ class Method:
     needs: what of calibration it needs, of `NEEDS`: ``extremes`` alone costs the lightest pass; ``histogram`` the pass
         that counts every value; ``moments`` one more, of every layer's inputs; ``samples`` the calibration inputs
         themselves.
-    corrects: whether weights and biases are corrected on the calibration samples too (`ptq.quantization.gptq`).
+    corrects: what moves weights and biases on the calibration samples after ranges are chosen, see
+        `ptq.quantization.plan.Correct`; None: nothing does.
+    transforms: what rewrites the float model first, one after the other.
+    listed: whether every workload's grid has it; else those alone that name it in `Workload.methods`.
 
-    Raises `PtqError` for a need that does not exist, or a correction without the moments it is made from.
+    Raises `PtqError` for a need that does not exist.
     """
 
     name: str
     choose: Choose
     needs: frozenset[str] = frozenset({HISTOGRAM})
-    corrects: bool = False
+    corrects: Correct | None = None
+    transforms: tuple[Transform, ...] = ()
+    listed: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", frozenset(self.needs))
         if unknown := self.needs - set(NEEDS):
             raise PtqError(f"method {self.name}: needs {min(unknown)!r}, but should be among {', '.join(NEEDS)}")
-        if self.corrects and MOMENTS not in self.needs:
-            raise PtqError(f"method {self.name}: corrects weights, so its needs should have {MOMENTS!r}")
 
     @property
     def needs_histogram(self) -> bool:
@@ -52,5 +73,5 @@ class Method:
         return HISTOGRAM in self.needs
 
 
-UNCORRECTED = "corrects an ONNX graph's weights; here mse has the same ranges without it"
-"""Why a backend that starts from another graph has no case of a method that corrects."""
+UNCORRECTED = "rewrites an ONNX graph; this backend starts from another form of the model"
+"""Why a backend that starts from another graph has no case of a method that corrects or transforms."""

@@ -41,10 +41,10 @@ class TensorRanges:
 def tensor_ranges(
     statistics: Mapping[str, TensorStatistics], quantizer: Quantizer, methods: Mapping[str, Method]
 ) -> list[TensorRanges]:
-    """Every tensor with the range each of `methods` has for `quantizer`, by name; a method that corrects weights on top
-    of another's ranges is left out.
+    """Every tensor with the range each of `methods` has for `quantizer`, by name; one that corrects weights on top of
+    another's ranges, or transforms the model first, is left out.
     """
-    known = {name: method for name, method in methods.items() if not method.corrects}
+    known = {name: method for name, method in methods.items() if method.corrects is None and not method.transforms}
     return [
         TensorRanges(name, seen, {key: method.choose(seen, quantizer) for key, method in known.items()})
         for name, seen in sorted(statistics.items())

@@ -29,6 +29,7 @@ from ptq.data.samples import ArraySamples
 from ptq.engine.registry import Registry
 from ptq.errors import BadData, BadModel, PtqError
 from ptq.quantization.calibration import Calibration
+from ptq.quantization.correct import correct
 from ptq.quantization.dtype import DTYPES
 from ptq.quantization.method import EXTREMES, MOMENTS, Method
 from ptq.quantization.methods.minmax import minmax
@@ -203,7 +204,7 @@ def test_a_dtype_that_is_none_is_unsupported() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_method_from_outside_is_given_what_it_needs_and_no_more(tmp_path: Path) -> None:
     half = Method("half", lambda seen, _: (min(0.0, seen.min) / 2, max(0.0, seen.max) / 2), {EXTREMES})  # type: ignore[arg-type]
-    mended = Method("mended", minmax, frozenset({EXTREMES, MOMENTS}), corrects=True)
+    mended = Method("mended", minmax, frozenset({EXTREMES, MOMENTS}), corrects=correct)
     made = Made.of(small_model(tmp_path / "m.onnx"), IMAGES, half=half, mended=mended)
     listed = {case.id for case in BACKEND.cases("w", made.calibration.methods)}
     assert {"w-onnxruntime-u8s8-half-channel", "w-onnxruntime-int8-half", "w-onnxruntime-u8s8-mended"} <= listed

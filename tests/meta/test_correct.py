@@ -12,8 +12,7 @@ from onnx import numpy_helper
 from small_model import IMAGES, small_model
 
 from ptq.backends.onnxruntime import BACKENDS
-from ptq.backends.onnxruntime.correct import correct, pool_globally
-from ptq.backends.onnxruntime.quantize import Plan, quantize
+from ptq.backends.onnxruntime.quantize import quantize
 from ptq.calibration.moments_pass import moments
 from ptq.calibration.observe import observe
 from ptq.calibration.statistics import collect
@@ -22,8 +21,15 @@ from ptq.cases import Case
 from ptq.data.batch import only
 from ptq.engine.registry import Registry
 from ptq.models.session import session
+from ptq.quantization.calibration import Calibration
+from ptq.quantization.correct import correct, pool_globally
 from ptq.quantization.dtype import DTYPES
 from ptq.quantization.methods.mse import mse
+from ptq.quantization.plan import Plan
+
+
+def seen(model: Path) -> Calibration:
+    return Calibration(IMAGES, lambda: statistics(model, IMAGES), {}, lambda: moments(model, IMAGES))
 
 
 def test_pooling_over_the_whole_map_becomes_global_and_another_does_not(tmp_path: Path) -> None:
@@ -46,10 +52,10 @@ def test_pooling_over_the_whole_map_becomes_global_and_another_does_not(tmp_path
 def test_the_corrected_model_is_nearer_to_the_float_model(dtype: str, per_channel: bool, tmp_path: Path) -> None:
     model, kind = small_model(tmp_path / "m.onnx"), DTYPES[dtype]
     ranges = {name: mse(each, kind.quantizer) for name, each in collect(observe(model, IMAGES)).items()}
-    overrides = correct(model, tmp_path / "c.onnx", moments(model, IMAGES), kind, per_channel)
-    assert set(overrides) == {"w1", "w2", "w3", "w4"}
     plan = Plan(kind, ranges, per_channel)
-    quantize(tmp_path / "c.onnx", replace(plan, overrides=overrides), tmp_path / "corrected.onnx")
+    moved, _ = correct(model, tmp_path / "c.onnx", plan, seen(model))
+    assert set(moved.grids) == {"w1", "w2", "w3", "w4"}
+    quantize(tmp_path / "c.onnx", moved, tmp_path / "corrected.onnx")
     quantize(model, plan, tmp_path / "plain.onnx")
     fresh = np.maximum(np.random.default_rng(9).normal(size=(200, 3, 8, 8)) + 0.5, 0).astype(np.float32)
     want = session(model).run(None, {"x": fresh})[0]
@@ -74,8 +80,8 @@ def test_a_corrected_int8_model_is_the_u8s8_one_moved_by_128(per_channel: bool, 
     for dtype in ("u8s8", "int8"):
         kind = DTYPES[dtype]
         ranges = {name: mse(each, kind.quantizer) for name, each in statistics(model, IMAGES).items()}
-        overrides = correct(model, tmp_path / "c.onnx", moments(model, IMAGES), kind, per_channel)
-        quantize(tmp_path / "c.onnx", Plan(kind, ranges, per_channel, overrides=overrides), tmp_path / f"{dtype}.onnx")
+        moved, _ = correct(model, tmp_path / "c.onnx", Plan(kind, ranges, per_channel), seen(model))
+        quantize(tmp_path / "c.onnx", moved, tmp_path / f"{dtype}.onnx")
         answers.append(session(tmp_path / f"{dtype}.onnx", optimize=False).run(None, {"x": IMAGES.inputs})[0])
     assert np.array_equal(*answers)
     one, other = (
@@ -95,6 +101,6 @@ def test_a_corrected_int8_model_is_the_u8s8_one_moved_by_128(per_channel: bool, 
 def test_correction_leaves_excluded_nodes_alone_and_gives_the_same_bytes(tmp_path: Path) -> None:
     model = small_model(tmp_path / "m.onnx")
     for name in ("one.onnx", "two.onnx"):
-        overrides = correct(model, tmp_path / name, moments(model, IMAGES), DTYPES["u8s8"], True, exclude=["c1", "m"])
-    assert set(overrides) == {"w2", "w3"}
+        moved, _ = correct(model, tmp_path / name, Plan(DTYPES["u8s8"], {}, True, ["c1", "m"]), seen(model))
+    assert set(moved.grids) == {"w2", "w3"}
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_model import IMAGES, model_of, small_model
 
 from ptq.backends.onnxruntime.grid import quant_type
-from ptq.backends.onnxruntime.quantize import Plan, quantize
+from ptq.backends.onnxruntime.quantize import quantize
 from ptq.calibration.expose import _CARRY_NAN, expose
 from ptq.calibration.extremes import extremes
 from ptq.calibration.observe import observe
@@ -27,6 +27,7 @@ from ptq.models.graph import Graph
 from ptq.models.session import session
 from ptq.quantization.dtype import DTYPES
 from ptq.quantization.methods.minmax import minmax
+from ptq.quantization.plan import Plan
 
 
 def same(one: TensorStatistics, other: TensorStatistics) -> bool:

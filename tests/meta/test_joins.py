@@ -161,9 +161,10 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
 
 def test_one_scale_for_both_destroys_the_scores_and_the_plan_restores_them(detector: Path, tmp_path: Path) -> None:
     """The failure itself, on a tiny graph: quantized whole, every score is 0; with the plan, none is lost."""
-    from ptq.backends.onnxruntime.quantize import Plan, quantize
+    from ptq.backends.onnxruntime.quantize import quantize
     from ptq.models.session import session
     from ptq.quantization.dtype import DTYPES
+    from ptq.quantization.plan import Plan
 
     statistics = {name: Seen(-6.0, 6.0) for name in ("a", "b", "logits_of_boxes", "logits_of_classes", "image")}
     statistics |= spread(gate=(0, 1), share=(0, 1), turned=(0, 1), expected=(0, 4), boxes=(0, 640), scores=(0, 1))

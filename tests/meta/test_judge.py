@@ -28,6 +28,7 @@ from ptq.gate.reference import References
 from ptq.gate.result import FLOAT_MODEL, Result
 from ptq.gate.verdict import FAIL, PASS
 from ptq.metrics.metric import Metric, Predictions, Score
+from ptq.quantization.correct import correct
 from ptq.quantization.method import EXTREMES, HISTOGRAM, MOMENTS, Method
 
 pytest.importorskip("scipy", reason="paired statistics need scipy: pip install 'ptq[suite]'")
@@ -302,7 +303,7 @@ def test_the_method_that_needs_least_stands_for_a_graph(mine: Workload, tmp_path
         return min(0.0, seen.min), max(0.0, seen.max)
 
     light = Method("zz_light", whole, frozenset({EXTREMES}))
-    corrects = Method("zz_corrects", whole, frozenset({HISTOGRAM, MOMENTS}), corrects=True)
+    corrects = Method("zz_corrects", whole, frozenset({HISTOGRAM, MOMENTS}), corrects=correct)
     registry = Registry(extra_methods=(light, corrects))
     asked = {"percentile", "zz_light", "mse_gptq", "zz_corrects"}
     workload = replace(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from foreign import images, write_model
+from onnx import helper, numpy_helper
 
 from ptq.backends.onnxruntime import OnnxRuntime
 from ptq.cases import Case
@@ -21,6 +22,11 @@ from ptq.engine.registry import Registry
 from ptq.engine.store import Store
 from ptq.engine.workload import Artifact, Source, Workload
 from ptq.errors import BadData, PtqError
+from ptq.files import write_bytes
+from ptq.models.onnx_file import load
+from ptq.quantization.calibration import Calibration
+from ptq.quantization.method import EXTREMES, HISTOGRAM, Method, Transform
+from ptq.quantization.methods.minmax import minmax
 
 CASE = Case("mine", "onnxruntime", "uint8", "minmax")
 
@@ -169,3 +175,42 @@ def test_samples_that_do_not_fit_the_model_are_one_line(
         Pipeline(replace(workload, calibration=ArraySamples(inputs), contract=None), store).artifact(CASE)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("mine: calibration: ")
+
+
+def negated_twice(model: Path, out: Path, calibration: Calibration) -> dict[str, str]:
+    """The first layer's weights negated, and its output negated again: the same function."""
+    proto = load(model)
+    first = next(node for node in proto.graph.node if node.op_type in ("Conv", "Gemm", "MatMul"))
+    weights = next(each for each in proto.graph.initializer if each.name == first.input[1])
+    weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
+    if len(first.input) > 2:
+        bias = next(each for each in proto.graph.initializer if each.name == first.input[2])
+        bias.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(bias), bias.name))
+    output, first.output[0] = first.output[0], "negated"
+    back = helper.make_node("Neg", ["negated"], [output], "back")
+    proto.graph.node.insert(list(proto.graph.node).index(first) + 1, back)
+    write_bytes(out, proto.SerializeToString())
+    return {"negated": f"{len(calibration.statistics())} tensors seen before"}
+
+
+def test_a_transform_is_done_once_before_tensors_are_measured_and_only_where_it_is_asked_for(
+    workload: Workload, store: Store
+) -> None:
+    transform = Transform("negate", negated_twice, frozenset({HISTOGRAM}))
+    methods = tuple(
+        Method(name, minmax, frozenset({EXTREMES}), transforms=(transform,), listed=False)
+        for name in ("neg_a", "neg_b")
+    )
+    registry = Registry(extra_methods=methods)
+    assert not {"neg_a", "neg_b"} & {case.method for case in Pipeline(workload, store, registry).cases()}
+    pipeline = Pipeline(replace(workload, methods=("neg_a",)), store, registry)
+    assert {"neg_a"} == {"neg_a", "neg_b"} & {case.method for case in pipeline.cases()}
+    plain, one, other = (pipeline.artifact(replace(CASE, method=name)) for name in ("minmax", "neg_a", "neg_b"))
+    kinds = [[node.op_type for node in load(entry.path).graph.node] for entry in (plain, one, other)]
+    assert "Neg" not in kinds[0]
+    assert "Neg" in kinds[1]
+    assert kinds[1] == kinds[2]
+    assert store.counts["model", "made"] == 2  # the prepared model, and that model negated
+    held = {each.name for each in load(one.path).graph.initializer}
+    assert "negated_scale" in held  # measured on the model as it is now
+    assert pipeline.measured(replace(CASE, method="neg_a"), 0.95).compared.agreement

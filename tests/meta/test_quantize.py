@@ -9,10 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ptq.backends.onnxruntime.quantize import Plan, quantize
+from ptq.backends.onnxruntime.quantize import quantize
 from ptq.models.session import session
 from ptq.quantization.dtype import DTYPES
 from ptq.quantization.method import Range
+from ptq.quantization.plan import Plan
 
 RANGES: dict[str, Range] = {"x": (-10.0, 10.0), "logits": (-40.0, 40.0), "p": (0.0, 1.0)}
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
-from ptq.backends.onnxruntime.correct import correct
-from ptq.backends.onnxruntime.quantize import Plan, quantize
+from ptq.backends.onnxruntime.quantize import quantize
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.cases import FP32, NONE, Case
 from ptq.data.batch import Batch
@@ -22,6 +20,7 @@ from ptq.quantization.calibration import Calibration
 from ptq.quantization.dtype import DTYPES
 from ptq.quantization.exclude import choose_exclude, summary
 from ptq.quantization.method import Method
+from ptq.quantization.plan import Plan
 
 LISTED = ("int8", "uint8", "u8s8")
 """The dtypes of the grid; the others of `DTYPES` are made when asked for."""
@@ -68,14 +67,12 @@ class OnnxRuntime:
         notes = {"calibration": "ptq statistics"}
         if excluded:
             notes["in float"] = summary(excluded)
-        if not method.corrects:
+        if method.corrects is None:
             return notes | dict(quantize(model.prepared, plan, out, model.onnx))
         with tempfile.TemporaryDirectory() as folder:
             corrected = Path(folder) / "corrected.onnx"
-            seen = calibration.moments()
-            overrides = correct(model.prepared, corrected, seen, dtype, plan.per_channel, plan.exclude)
-            notes |= quantize(corrected, replace(plan, overrides=overrides), out, model.onnx)
-        return notes | {"corrected": "weights rounded and biases shifted on the calibration samples"}
+            plan, done = method.corrects(model.prepared, corrected, plan, calibration)
+            return notes | dict(quantize(corrected, plan, out, model.onnx)) | {"corrected": done}
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
         running = session(artifact, threads)

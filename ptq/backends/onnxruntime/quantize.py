@@ -8,8 +8,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,31 +17,10 @@ from ptq.backends.onnxruntime.grid import Grid, grid, quant_type
 from ptq.errors import BadModel, one_line
 from ptq.files import write_bytes
 from ptq.models.onnx_file import load
-from ptq.quantization.dtype import Dtype
-from ptq.quantization.method import Range
+from ptq.quantization.plan import Plan
 
 _NOTHING_LOST = ("pre-processing", "is out-of-range for weight")
 """Parts of warnings about a step of its own that was left out, and weights of one dimension, which have no channels."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to quantize.
-
-    Parameters
-    ----------
-    dtype: element types of activations and weights.
-    ranges: (low, high) by tensor name of the prepared model, in the tensor's units.
-    per_channel: whether every output channel of a weight has its own scale.
-    exclude: names of nodes that stay in float.
-    overrides: grids of weights that were chosen already, by tensor name.
-    """
-
-    dtype: Dtype
-    ranges: Mapping[str, Range]
-    per_channel: bool
-    exclude: Sequence[str] = ()
-    overrides: Mapping[str, Grid] = field(default_factory=dict)
 
 
 def quantize(prepared: Path, plan: Plan, out: Path, name: Path | None = None) -> Mapping[str, str]:
@@ -54,6 +32,7 @@ def quantize(prepared: Path, plan: Plan, out: Path, name: Path | None = None) ->
     from onnxruntime.quantization import QuantFormat, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData, save_tensors_data
 
+    chosen = {name: grid(w.integer, w.scale, w.zero_point, w.axis) for name, w in plan.grids.items()}
     single = {tensor: (np.float32(low), np.float32(high)) for tensor, (low, high) in plan.ranges.items()}
     with tempfile.TemporaryDirectory() as folder, _heard() as said:
         # quantize_static writes and removes a file beside the model: in a shared folder, another process's too
@@ -69,7 +48,7 @@ def quantize(prepared: Path, plan: Plan, out: Path, name: Path | None = None) ->
                 weight_type=quant_type(plan.dtype.weight),
                 per_channel=plan.per_channel,
                 nodes_to_exclude=list(plan.exclude),
-                extra_options={"TensorQuantOverrides": {**_softmax(prepared, plan), **plan.overrides}},
+                extra_options={"TensorQuantOverrides": {**_softmax(prepared, plan), **chosen}},
                 calibration_cache_path=cache,
             )
         except Exception as error:

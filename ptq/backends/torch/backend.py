@@ -25,7 +25,6 @@ from ptq.errors import BadModel, NotInstalled, PtqError, Unsupported, one_line
 from ptq.models.onnx_file import load
 from ptq.quantization.calibration import Calibration
 from ptq.quantization.method import UNCORRECTED, Method
-from ptq.quantization.methods import mse_gptq
 
 if TYPE_CHECKING:
     import torch
@@ -81,15 +80,14 @@ class TorchBackend(ABC):
         yield Case(workload, self.name, FP32)
         for method, granularity in self.defaults:
             yield Case(workload, self.name, "u8s8", method, granularity)
-        for method in (*OWN, *(method for method in methods if method not in OWN)):
+        plain = (name for name, method in methods.items() if method.corrects is None)
+        for method in (*OWN, *(name for name in plain if name not in OWN)):
             for granularity in GRANULARITIES:
                 yield Case(workload, self.name, "u8s8", method, granularity)
         yield Case(workload, self.name, "uint8", "minmax")
 
     def unsupported(self, case: Case) -> str | None:
-        if case.dtype not in (FP32, "u8s8"):
-            return self.no_uint8
-        return UNCORRECTED if case.method == mse_gptq.METHOD.name else None
+        return None if case.dtype in (FP32, "u8s8") else self.no_uint8
 
     def suffix(self, case: Case) -> str:
         return self.ending
@@ -98,7 +96,7 @@ class TorchBackend(ABC):
         self._require(case.id)
         reason = self.unsupported(case)
         handed = None if case.is_float or case.method in (*OWN, DEFAULT) else case.method
-        if handed is not None and reason is None and calibration.method(handed).corrects:
+        if handed is not None and reason is None and calibration.method(handed).corrects is not None:
             reason = UNCORRECTED
         if reason is not None:
             raise Unsupported(f"{case.id}: {reason}")

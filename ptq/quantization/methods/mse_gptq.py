@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from ptq.quantization.correct import correct
 from ptq.quantization.method import HISTOGRAM, MOMENTS, Method
 from ptq.quantization.methods.mse import mse
 
-METHOD = Method("mse_gptq", mse, needs=frozenset({HISTOGRAM, MOMENTS}), corrects=True)
+METHOD = Method("mse_gptq", mse, needs=frozenset({HISTOGRAM, MOMENTS}), corrects=correct)

@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ptq.backends.onnxruntime.grid import Grid, grid
 from ptq.calibration.layers import layers
-from ptq.calibration.patches import Moments
 from ptq.files import write_bytes
 from ptq.models.graph import Graph, attributes
 from ptq.models.onnx_file import load, serialized
 from ptq.quantization import weights
-from ptq.quantization.dtype import Dtype
+from ptq.quantization.calibration import Calibration
 from ptq.quantization.gptq import bias_shift, round_weights
+from ptq.quantization.plan import Plan, WeightGrid
 
 
-def correct(
-    model: Path,
-    out: Path,
-    seen: Mapping[str, Moments],
-    dtype: Dtype,
-    per_channel: bool,
-    exclude: Collection[str] = (),
-) -> dict[str, Grid]:
-    """Write `model` to `out` with weights on the grid of `dtype`, biases shifted, and pooling over the whole map
-    as GlobalAveragePool; `seen` is what `moments` gave, `exclude` names nodes that stay in float. A layer that is not
-    in `seen` keeps its weights.
+def correct(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tuple[Plan, str]:
+    """A `ptq.quantization.plan.Correct` by GPTQ: weights rounded on the moments of their inputs, biases shifted, and
+    pooling over the whole map as GlobalAveragePool. A layer that has no moments keeps its weights.
 
-    Returns the grid for ``extra_options["TensorQuantOverrides"]`` of ``quantize_static``, which then finds every weight
-    exactly on it. Tensor names, and so activation ranges, stay as they were. A GlobalAveragePool gets an output scale
+    Tensor names, and so activation ranges, stay as they were. A GlobalAveragePool gets an output scale
     of its own, where onnxruntime gives an AveragePool that of its input, several times too coarse for a mean.
     """
     from onnx import numpy_helper
 
-    proto, quantizer = load(model), dtype.weight_quantizer
+    proto, quantizer, seen = load(model), plan.dtype.weight_quantizer, calibration.moments()
     pool_globally(proto)
     constants = Graph(proto.graph).initializers
-    overrides: dict[str, Grid] = {}
+    grids: dict[str, WeightGrid] = {}
     for layer in list(layers(proto)):
-        if layer.node.name in exclude or layer.output not in seen:
+        if layer.node.name in plan.exclude or layer.output not in seen:
             continue
         name, found = layer.node.input[1], seen[layer.output]
-        axis = layer.axis if per_channel else None
+        axis = layer.axis if plan.per_channel else None
         scale, zero_point = quantizer.grids(*weights.ranges(layer.weights, axis))
         rounded = round_weights(layer.rows, quantizer, scale, zero_point, found, centred=layer.has_bias)
         constants[name].CopyFrom(numpy_helper.from_array(layer.shaped(rounded), name))
         if layer.has_bias:
             _set_bias(proto, layer.node, bias_shift(layer.rows, rounded, found))
-        overrides[name] = grid(dtype.weight, scale, zero_point, axis)
+        grids[name] = WeightGrid(plan.dtype.weight, scale, zero_point, axis)
     write_bytes(out, serialized(proto, model))
-    return overrides
+    return replace(plan, grids=grids), "weights rounded and biases shifted on the calibration samples"
 
 
 def pool_globally(model: Any) -> int:
