@@ -72,7 +72,7 @@ class Predict(Step):
 
     def make(self, out: Path, store: Store) -> Notes | None:
         predict = self.backend.load(self.artifact.path)
-        samples = CheckedSamples(self.samples.raw, self.signature, self.samples.where, self.contracts)
+        samples = CheckedSamples(self.samples, self.signature, self.contracts)
         outputs = (predict(batch) for batch in samples.batches(self.batch))
         kept = self.metric.collect(_in_order(outputs, samples), self.samples.raw)
         # by number: an output may be called anything, `file` too
