@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from filelock import FileLock, Timeout
 
 from ptq.engine.progress import Notify, announced, silent
 from ptq.engine.step import Step
 from ptq.errors import PtqError
-from ptq.files import file_digest
+from ptq.files import cache_folder, file_digest
 
-KINDS = ("model", "samples", "statistics", "artifact", "census", "predictions", "score")
+KINDS = ("model", "samples", "statistics", "artifact", "census", "predictions", "score", "source")
 _TAG = "CACHEDIR.TAG"
 _OWN = re.compile(r"(\.making-)?[0-9a-f]{64}\b")
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# What ptq keeps; `ptq cache clear` empties it.\n"
@@ -56,7 +55,7 @@ class Store:
     """
 
     def __init__(self, root: Path | None = None, notify: Notify = silent) -> None:
-        self.root = root if root is not None else default_root()
+        self.root = root if root is not None else cache_folder()
         self.counts: Counter[tuple[str, str]] = Counter()
         self._notify = notify
         self._verified: dict[Path, tuple[int, int]] = {}
@@ -210,11 +209,6 @@ class Store:
 
     def _unwritable(self, error: OSError) -> PtqError:
         return PtqError(f"store {self.root}: cannot be written ({error.strerror}); set PTQ_CACHE to a folder that can")
-
-
-def default_root() -> Path:
-    """``PTQ_CACHE`` when set and not empty, else the platform's cache folder."""
-    return Path(os.environ.get("PTQ_CACHE") or platformdirs.user_cache_path("ptq", appauthor=False))
 
 
 def _leave(presence: FileLock) -> None:
