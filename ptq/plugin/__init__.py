@@ -19,7 +19,7 @@ from ptq.plugin import hooks
 from ptq.plugin.case_judge import CaseJudge
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
 from ptq.plugin.options import MARKERS, add_options
-from ptq.plugin.run import MADE, Run
+from ptq.plugin.run import FAULTS, MADE, Run
 
 __all__ = ["CaseJudge"]
 
@@ -99,7 +99,7 @@ def judge(request: pytest.FixtureRequest) -> Iterator[CaseJudge]:
     before = judge.counts
     yield judge
     delta = [[*what, number] for what, number in (judge.counts - before).items()]
-    request.node.user_properties.append((MADE, json.dumps(delta)))
+    request.node.user_properties += [(MADE, json.dumps(delta)), (FAULTS, json.dumps(judge.faults))]
     if not judge.asked:
         pytest.fail(f"{request.node.name}: takes judge and never asks it, so it proves nothing", pytrace=False)
 

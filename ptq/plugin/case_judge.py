@@ -40,8 +40,14 @@ class CaseJudge:
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:
-        """How many files the store made and found so far, by (kind, ``made`` or ``found``)."""
+        """How many files the store made, fetched and found so far, by (kind, ``made``, ``fetched`` or ``found``)."""
         return Counter(self._judge.store.counts)
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """What is amiss with the remote store so far: a line each, by what it is about."""
+        remote = self._judge.store.remote
+        return {} if remote is None else dict(remote.faults)
 
     def __call__(self, case: Case) -> Result:
         """The result of `case`; fails the test in one line when it is under its bar or significantly worse than its

@@ -45,6 +45,11 @@ def add_options(parser: pytest.Parser) -> None:
         "--ptq-allow-new", action="store_true", help="with --ptq-against: skip a case that has no artifact there"
     )
     group.addoption("--ptq-modelopt-python", metavar="PATH", help="an interpreter that has nvidia-modelopt")
+    group.addoption(
+        "--ptq-store", metavar="URL",
+        help="share what is made with other machines: s3://, gs://, az://, a folder ... (default: PTQ_STORE)",
+    )  # fmt: skip
+    group.addoption("--ptq-store-read-only", action="store_true", help="take from --ptq-store, add nothing to it")
     group.addoption("--ptq-no-cache", action="store_true", help="make everything anew, keep nothing")
 
 

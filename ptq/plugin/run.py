@@ -23,6 +23,8 @@ from ptq.report.table import table
 
 MADE = "ptq_made"
 """Name of the property that says what the store made and found for a test."""
+FAULTS = "ptq_faults"
+"""Name of the property that says what is amiss with the remote store."""
 
 
 class Run:
@@ -32,6 +34,7 @@ class Run:
         self._config = config
         self._tally = Tally()
         self._store: Counter[tuple[str, str]] = Counter()
+        self._faults: dict[str, str] = {}
         self._complaints: list[str] = []
         self._notes: list[str] = []
         self._skipped: Counter[str] = Counter()
@@ -46,6 +49,8 @@ class Run:
                 if name == MADE:
                     for kind, what, number in json.loads(str(value)):
                         self._store[what, kind] += number
+                elif name == FAULTS:  # of several workers, the first that says so
+                    self._faults = {**json.loads(str(value)), **self._faults}
         elif report.when == "setup" and not report.passed and "ptq" in report.keywords:
             self._tally.add([(GATE, report.nodeid)])  # skipped by others, e.g. --benchmark-skip
             self._skipped.update(report.keywords)
@@ -132,7 +137,10 @@ class Run:
         if self._store:
             terminalreporter.write_line(
                 f"ptq: store: {_counted(self._store, 'made')}, {_counted(self._store, 'found')}"
+                + (f", {_counted(self._store, 'fetched')}" if any(how == "fetched" for how, _ in self._store) else "")
             )
+        for line in self._faults.values():
+            terminalreporter.write_line(f"ptq: {line}")
         for line in self._notes:
             terminalreporter.write_line(f"ptq: {line}")
         for line in self._complaints:
