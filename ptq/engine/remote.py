@@ -41,11 +41,13 @@ RATE = 1e6
 REST = 60.0
 """Seconds for which a remote that failed is left alone."""
 LARGEST_ENTRY = 1 << 20
+LARGEST_NOTE = 1 << 24
 LARGEST = 1 << 36
-"""Bytes of an entry, and of what it names."""
+"""Bytes of an entry, of a note, and of what an entry names."""
 _PART = 1 << 26
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _GRACE = 3600.0
+_STALE = 90 * 86400.0
 
 T = TypeVar("T")
 
@@ -144,6 +146,41 @@ class Remote:
         self._damaged.discard(key)
         self.counts["sent"] += size
 
+    def read_note(self, name: str) -> Any:
+        """What the note ``folder/<digest>`` says; None where it is not there, is no JSON, or the remote fails."""
+        if not self._open("reading"):
+            return None
+        try:
+            return json.loads(self._read(name, 0, LARGEST_NOTE))
+        except (FileNotFoundError, _Damaged, ValueError, RecursionError):
+            return None
+        except Exception as error:
+            self._failed("reading", error)
+            return None
+
+    def write_note(self, name: str, content: object, once: bool = False) -> None:
+        """Write a note, JSON; with `once`, unless it is there."""
+        if self.read_only or not self._open("writing"):
+            return
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                note = Path(folder) / "note"
+                note.write_text(json.dumps(content, sort_keys=True))
+                self._write(name, note, once)
+        except Exception as error:
+            self._failed("writing", error)
+
+    def notes(self, folder: str) -> list[str]:
+        """The names of the notes in a folder, oldest first; none where the remote fails."""
+        if not self._open("reading"):
+            return []
+        try:
+            listed = self._listed(folder)
+        except PtqError as error:
+            self._failed("reading", error)
+            return []
+        return [f"{folder}/{name}" for name, _ in sorted(listed.items(), key=lambda each: (each[1], each[0]))]
+
     def held(self) -> list[Held]:
         """Every entry, oldest first. Raises `PtqError` where the remote cannot be listed."""
         listed = {name: when for name, (when, size) in self._listed("ac").items() if size <= LARGEST_ENTRY}
@@ -173,12 +210,18 @@ class Remote:
             for name, (when, size) in self._listed("cas").items()
             if name not in kept and (when < time.time() - _GRACE or any(each.digest == name for each in entries))
         }
-        for name in [*names, *(f"cas/{name}" for name in sorted(loose))]:
+        hints = [
+            f"{folder}/{name}"
+            for folder in ("plan", "seconds")
+            for name, (when, _) in self._listed(folder).items()
+            if when < time.time() - _STALE
+        ]
+        for name in [*names, *(f"cas/{name}" for name in sorted(loose)), *hints]:
             self._asked(partial(self._fs.rm_file, f"{self._root}/{name}"))
         return len(gone), sum(loose.values())
 
     def _listed(self, folder: str) -> dict[str, tuple[float, int]]:
-        """(when it was written, bytes) of every file in ``ac`` or ``cas`` that has a digest's name."""
+        """(when it was written, bytes) of every file in a folder that has a digest's name."""
         where = f"{self._root}/{folder}"
         self._fs.invalidate_cache()
         try:

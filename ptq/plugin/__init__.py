@@ -14,12 +14,15 @@ import pytest
 
 from ptq.cases import Case
 from ptq.checks.preprocessing import checks
+from ptq.errors import PtqError
+from ptq.gate.shard import Shard
 from ptq.latency.race import BATCHES
 from ptq.plugin import hooks
 from ptq.plugin.case_judge import CaseJudge
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
 from ptq.plugin.options import MARKERS, add_options
 from ptq.plugin.run import FAULTS, MADE, Run
+from ptq.plugin.sharding import Sharding, attend
 
 __all__ = ["CaseJudge"]
 
@@ -43,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
         patch = pytest.MonkeyPatch()
         patch.setenv("PTQ_MODELOPT_PYTHON", str(config.invocation_params.dir / python))
         config.add_cleanup(patch.undo)
+    if words := config.getoption("ptq_shard"):
+        config.pluginmanager.register(_sharding(config, words), "ptq-sharding")
     if hasattr(config, "workerinput"):
         return
     given = any(str(word).startswith("--ptq-update") for word in config.invocation_params.args)
@@ -54,6 +59,21 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("ptq_no_cache"):
         config.stash[SCRATCH] = Path(tempfile.mkdtemp(prefix="ptq-"))
     config.pluginmanager.register(Run(config), "ptq-run")
+
+
+def _sharding(config: pytest.Config, words: str) -> Sharding:
+    """This shard's part; `pytest.UsageError` for options that cannot go with it."""
+    try:
+        shard = Shard.parse(words)
+    except PtqError as error:
+        raise pytest.UsageError(str(error)) from error
+    if not config.getoption("ptq_json"):
+        raise pytest.UsageError(f"--ptq-shard {words}: needs --ptq-json PATH, which ptq merge reads")
+    if config.getoption("ptq_update"):
+        raise pytest.UsageError(f"--ptq-shard {words}: a shard sees a part, so it cannot --ptq-update the whole")
+    if not hasattr(config, "workerinput"):
+        attend(config)
+    return Sharding(config, shard)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

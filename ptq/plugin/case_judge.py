@@ -20,6 +20,7 @@ from ptq.gate.verdict import Verdict
 from ptq.latency.race import Race
 from ptq.plugin.judging import judge_of
 from ptq.plugin.options import benchmarks_disabled, selected
+from ptq.plugin.sharding import neighbour
 
 T = TypeVar("T")
 
@@ -108,6 +109,11 @@ class CaseJudge:
         folder = self._config.invocation_params.dir / base if base else None
         new = self._config.getoption("ptq_allow_new")
         try:
+            if self._config.getoption("ptq_shard") and (other := neighbour()) is not None:
+                _fail(
+                    f"{case.id}: latency on a shard that shares its machine (process {other} runs another): each would "
+                    "time the other's load; give latency a machine of its own"
+                )
             if not (disabled := benchmarks_disabled(self._config)):
                 return self._measured(case, lambda: self._judge.race(case, batch, folder, new))
             if selected(self._config, "latency"):
