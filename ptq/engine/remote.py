@@ -90,6 +90,7 @@ class Remote:
     """
 
     def __init__(self, url: str, read_only: bool = False, notify: Notify = silent, patience: float = PATIENCE) -> None:
+        self.url = url
         self.name = re.sub(r"//[^/@]*@", "//", url)  # without a password
         self.read_only = read_only
         self.faults: dict[str, str] = {}

@@ -18,9 +18,10 @@ from ptq.errors import PtqError
 from ptq.gate.shard import Shard
 from ptq.latency.race import BATCHES
 from ptq.plugin import hooks
-from ptq.plugin.case_judge import CaseJudge
+from ptq.plugin.case_judge import NO_LATENCY, CaseJudge
+from ptq.plugin.cluster import Cluster, check_cluster
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
-from ptq.plugin.options import MARKERS, add_options
+from ptq.plugin.options import MARKERS, add_options, selected
 from ptq.plugin.run import FAULTS, MADE, Run
 from ptq.plugin.sharding import Sharding, attend
 
@@ -50,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_sharding(config, words), "ptq-sharding")
     if hasattr(config, "workerinput"):
         return
+    if address := config.getoption("ptq_dask"):
+        config.pluginmanager.register(_cluster(config, address), "ptq-cluster")
     given = any(str(word).startswith("--ptq-update") for word in config.invocation_params.args)
     if config.getoption("ptq_update") and os.environ.get("CI") and not given:
         raise pytest.UsageError(
@@ -59,6 +62,21 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("ptq_no_cache"):
         config.stash[SCRATCH] = Path(tempfile.mkdtemp(prefix="ptq-"))
     config.pluginmanager.register(Run(config), "ptq-run")
+
+
+def _cluster(config: pytest.Config, address: str) -> Cluster:
+    """The distributed part of the run; `pytest.UsageError` for options that cannot go with it."""
+    try:
+        check_cluster(address)
+    except PtqError as error:
+        raise pytest.UsageError(str(error)) from error
+    if selected(config, "latency"):
+        raise pytest.UsageError(f"--ptq-dask {address}: {NO_LATENCY}")
+    if getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(
+            f"--ptq-dask {address}: with -n, but Dask's workers make all there is to make: use -n 0"
+        )
+    return Cluster(config, address)
 
 
 def _sharding(config: pytest.Config, words: str) -> Sharding:

@@ -24,6 +24,10 @@ from ptq.plugin.sharding import neighbour
 
 T = TypeVar("T")
 
+NO_LATENCY = (
+    "latency is never distributed: two times compare on one machine that does nothing else; run -m latency without it"
+)
+
 
 class CaseJudge:
     """The `judge` fixture: measures, records for the report, and passes, fails, xfails or skips the test."""
@@ -109,6 +113,8 @@ class CaseJudge:
         folder = self._config.invocation_params.dir / base if base else None
         new = self._config.getoption("ptq_allow_new")
         try:
+            if self._config.getoption("ptq_dask"):
+                _fail(f"{case.id}: --ptq-dask: {NO_LATENCY}")
             if self._config.getoption("ptq_shard") and (other := neighbour()) is not None:
                 _fail(
                     f"{case.id}: latency on a shard that shares its machine (process {other} runs another): each would "

@@ -49,6 +49,10 @@ def add_options(parser: pytest.Parser) -> None:
         "--ptq-shard", metavar="I/N", help="judge part I of N of the selected cases; `ptq merge` judges the whole"
     )
     group.addoption(
+        "--ptq-dask", metavar="ADDRESS",
+        help="let Dask's workers make what is judged: tcp://scheduler:8786, local, local:WORKERS",
+    )  # fmt: skip
+    group.addoption(
         "--ptq-store", metavar="URL",
         help="share what is made with other machines: s3://, gs://, az://, a folder ... (default: PTQ_STORE)",
     )  # fmt: skip
