@@ -23,12 +23,16 @@ def counts(results: Sequence[Row]) -> list[tuple[str, int]]:
     return sorted(Counter(standing(row) for row in results).items())
 
 
-def complaints(content: Row) -> list[str]:
-    """Why results and races of a report do not pass, which are worse than their reference, where clocks differ."""
+def complaints(content: Row, red: bool | None = None) -> list[str]:
+    """Why results and races of a report do not pass, which are worse than their reference, where clocks differ.
+
+    `red`: of those that fail their test alone, or of the others alone.
+    """
     found = [row for row in content["results"] if row["verdict"] in JUDGED]
-    told = [row["reason"] for row in [*found, *timings(content)] if row["verdict"] != PASS and row["reason"]]
-    told += [row["reference"]["line"] for row in found if worse(row)]
-    return told + [line for race in timings(content) if (line := finding(race)) is not None]
+    wanted = [row for row in [*found, *timings(content)] if red is None or bool(row["red"]) == red]
+    told = [row["reason"] for row in wanted if row["verdict"] != PASS and row["reason"]]
+    told += [row["reference"]["line"] for row in wanted if worse(row)]
+    return told + [line for race in wanted if (line := finding(race)) is not None]
 
 
 def absent(results: Sequence[Row]) -> list[str]:
