@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ptq.api.text import printable
+from ptq.engine.durations import Durations
 from ptq.engine.store import Store
 
 
@@ -28,4 +29,5 @@ def clear() -> None:
     """Remove everything ptq keeps."""
     store = Store()
     store.clear()
+    Durations(store.root).clear()
     click.echo(f"cleared {printable(store.root)}")

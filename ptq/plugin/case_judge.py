@@ -131,7 +131,8 @@ class CaseJudge:
         name = {NO_DATA: workload, NOT_INSTALLED: backend}.get(verdict, "")
         if name in self._required:
             _fail(f"{reason} (--ptq-require {name})")
-        self._properties.append((ABSENT, reason))
+        words = "not installed: " if verdict == NOT_INSTALLED else ""
+        self._properties.append((ABSENT, words + reason.removeprefix(words)))
         pytest.skip(reason)
 
     def _end(self, verdict: Verdict) -> None:

@@ -19,7 +19,11 @@ from ptq.plugin.judging import judge_of
 from ptq.plugin.options import selected
 from ptq.report import html, markdown
 from ptq.report import json as json_report
+from ptq.report.findings import in_float, unmeasured
+from ptq.report.plain import plain
+from ptq.report.ship import ship
 from ptq.report.table import table
+from ptq.report.timings import finding, told
 
 MADE = "ptq_made"
 """Name of the property that says what the store made and found for a test."""
@@ -121,14 +125,18 @@ class Run:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         writer, tally = terminalreporter._tw, self._tally
         if tally:
+            terminalreporter.ensure_newline()
             terminalreporter.section("ptq")
+        races = sorted(tally.timings.values(), key=lambda race: (race["id"], race["against"], race["batch"]))
         if tally.results:
-            results, races = list(tally.results.values()), list(tally.timings.values())
+            results = list(tally.results.values())
             # a file or a log has no width of its own: nothing is left out there
             width = writer.fullwidth if writer.hasmarkup else max(160, writer.fullwidth)
             terminalreporter.write(table(results, width, bool(writer.hasmarkup), races))
-        for line in tally.lines():
-            terminalreporter.write_line(line)
+        rows = tally.rows()
+        lines = [told(race) for race in races] + [line for race in races if (line := finding(race))]
+        for line in [*lines, *in_float(rows["structure"]), *unmeasured(tally.absent, rows["results"])]:
+            terminalreporter.write_line(plain(line))
         if self._store:
             terminalreporter.write_line(
                 f"ptq: store: {_counted(self._store, 'made')}, {_counted(self._store, 'found')}"
@@ -137,6 +145,8 @@ class Run:
             terminalreporter.write_line(f"ptq: {line}")
         for line in self._complaints:
             terminalreporter.write_line(f"ptq: {line}", red=True)
+        for line in ship(rows["results"], races):  # the answer is what is read last
+            terminalreporter.write_line(plain(line), bold=True)
 
 
 def _swallowed(report: pytest.TestReport) -> list[str]:

@@ -139,7 +139,7 @@ def test_the_page_says_what_the_results_say() -> None:
         assert each in words, each
     assert "int8: top1 0.8 < floor 0.9" in words
     assert "int8 is significantly worse than its reference" in words
-    assert "digits, torch_x86: 1 not installed: pip install 'ptq[torch]'" in words
+    assert "1 case not installed: torch_x86 (pip install 'ptq[torch]')" in words
     assert "1 fail 1 not installed 3 pass 1 unresolved" in words
     assert "avx2" in words
     assert read.tags.count("figure") == 2  # against size and against time
@@ -355,7 +355,7 @@ def test_the_summary_is_a_table_after_the_failures(tmp_path: Path) -> None:
     assert {each.count("|") for each in lines if each.startswith("| digits")} == {8, 10}
     race = "| digits-onnxruntime-int8-minmax | 1 | fp32 | 1.400 | 1.372 … 1.428 | 9 of 9 Conv in integer | ❌ fail |"
     assert race in lines
-    assert "- digits, torch\\_x86: 1 not installed: pip install 'ptq\\[torch\\]'" in lines
+    assert "- 1 case not installed: torch\\_x86 (pip install 'ptq\\[torch\\]')" in lines
 
 
 def test_diff_of_a_report_with_itself_is_nothing() -> None:
