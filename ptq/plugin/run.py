@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ptq.engine.environment import environment, instruction_sets
-from ptq.errors import BadData, PtqError
+from ptq.errors import BadData, PtqError, one_line
 from ptq.gate.judge import Judge
 from ptq.gate.proof import Proof
 from ptq.gate.reference import References, load_references
 from ptq.gate.tally import CHECKED, GATE, RESULT, STRUCTURE, TIMING, Demand, Tally
 from ptq.plugin.judging import judge_of
 from ptq.plugin.options import selected
-from ptq.report import html, markdown
+from ptq.report import history, html, markdown
 from ptq.report import json as json_report
 from ptq.report.findings import in_float, unmeasured
 from ptq.report.plain import plain
@@ -68,6 +69,8 @@ class Run:
             pass
         content = json_report.report(**self._tally.rows(), environment=environment())
         here = self._config.invocation_params.dir
+        if where := option("ptq_history"):
+            self._remember(where if "://" in where else here / where, content)
         writers = (
             (option("ptq_json"), json_report.write),
             (option("ptq_html"), html.write),
@@ -81,6 +84,15 @@ class Run:
                 self._complaints.append(f"{path}: the report cannot be written ({error.strerror or error})")
         if self._complaints and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _remember(self, where: str | Path, content: dict[str, Any]) -> None:
+        """Append the run to a history; that it could not is a complaint, since a gate may stand on it."""
+        if not content["results"] and not content["latency"]:
+            return
+        try:
+            history.append(where, history.past(content, history.commit_of(self._config.rootpath)))
+        except (PtqError, OSError) as error:
+            self._complaints.append(f"--ptq-history {where}: {one_line(error)}")
 
     def _finish(self, judge: Judge, demand: Demand) -> None:
         ids = [case.id for case in judge.cases()]

@@ -117,7 +117,7 @@ def page(content: Row, layers: Mapping[str, Row] | None = None) -> str:
     from markupsafe import Markup
 
     script = _source("script.js.j2")
-    return _environment().get_template("page.html.j2").render(
+    return environment().get_template("page.html.j2").render(
         ships=ship(results, raced),
         counts=[(count, name, tones.get(name, "other")) for name, count in counts(results)],
         red=complaints(content, red=True),
@@ -146,7 +146,8 @@ def _source(name: str) -> str:
     return resources.files("ptq.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """What renders the templates: every text escaped, every name known."""
     import jinja2
 
     made = jinja2.Environment(

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 from many_cases import many
+from test_history import twenty
 
-from ptq.report import html
+from ptq.report import html, trend
+from ptq.report.changes import series
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -122,6 +124,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     html.write(folder / "report.html", many())
     assert (folder / "report.html").stat().st_size < 1_000_000
+    runs = twenty(3)
+    trend.write(folder / "history.html", runs, series(runs))
     return folder
 
 
@@ -188,6 +192,14 @@ def test_its_text_has_contrast(scheme: str, folder: Path) -> None:
     seen = probe(folder, CONTRAST, *flags)
     assert seen["seen"] > 5000
     assert seen["weak"] == {}
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, ""), (1400, DARK)])
+def test_the_page_of_the_history_fits_and_can_be_read(width: int, scheme: str, folder: Path) -> None:
+    seen = probe(folder, CONTRAST, *([scheme] if scheme else []), width=width, page="history.html")
+    assert seen["weak"] == {}
+    script = "return [page.documentElement.scrollWidth, frame.performance.getEntriesByType('resource').length]"
+    assert probe(folder, script, width=width, page="history.html") == [width, 0]
 
 
 def test_weak_contrast_shows(folder: Path) -> None:

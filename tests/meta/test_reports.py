@@ -242,6 +242,24 @@ def test_the_report_command_draws_a_page(tmp_path: Path, monkeypatch: pytest.Mon
         assert isinstance(error, BadData)
         assert str(error).startswith("l.json: not the SQNR of layers (")
     assert "itself" in str(draw("o.json", "-o", "o.json").exception)
+    assert "nothing to write" in str(draw("o.json").exception)
+
+
+def test_figures_for_github_action_benchmark_are_smaller_when_better(tmp_path: Path) -> None:
+    write_json(tmp_path / "o.json", some())
+    command = ["report", str(tmp_path / "o.json"), "--benchmark", str(tmp_path / "b.json")]
+    CliRunner().invoke(commands(), command, standalone_mode=False, catch_exceptions=False)
+    found = {each["name"]: each for each in json.loads((tmp_path / "b.json").read_text())}
+    assert all(
+        {"name", "unit", "value"} <= set(each) <= {"name", "unit", "value", "range", "extra"} for each in found.values()
+    )
+    assert found["digits-onnxruntime-int8-minmax drop"] == {
+        "name": "digits-onnxruntime-int8-minmax drop", "unit": "pp", "value": pytest.approx(15.0),
+        "range": "+14.00 to +16.00", "extra": "top1 0.8000, n=400, fail",
+    }  # fmt: skip
+    assert found["digits-onnxruntime-u8s8-minmax size"]["value"] == 115_000
+    assert found["digits-onnxruntime-u8s8-minmax time, batch 1"]["unit"] in ("time / fp32 time", "time / base time")
+    assert not [name for name in found if "-fp32 " in name]
 
 
 def test_hostile_words_stay_words() -> None:
