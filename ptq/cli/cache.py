@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 import click
 
 from ptq.api.text import printable
+from ptq.engine.durations import Durations
 from ptq.engine.remote import Held, given_remote
 from ptq.engine.store import Store
 
@@ -42,6 +43,7 @@ def clear() -> None:
     """Remove everything ptq keeps on this machine."""
     store = Store()
     store.clear()
+    Durations(store.root).clear()
     click.echo(f"cleared {printable(store.root)}")
 
 

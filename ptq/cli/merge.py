@@ -18,6 +18,7 @@ from ptq.gate.tally import Demand
 from ptq.gate.whole import Whole
 from ptq.report import html, markdown
 from ptq.report import json as json_report
+from ptq.report.findings import lines
 from ptq.report.shards import Merged, merge
 from ptq.report.table import table
 
@@ -86,7 +87,7 @@ def _show(found: Merged, notes: list[str], complaints: list[str]) -> None:
         click.echo(table(list(tally.results.values()), 160, color, list(tally.timings.values())), nl=False)
     for test, reason in (each for each in found.failed if len(each) == 2):
         click.echo(f"FAILED {printable(test)} - {printable(reason)}")
-    for line in [*tally.lines(), *notes]:
+    for line in [*lines(tally), *notes]:
         click.echo(f"ptq: {printable(line)}")
     for line in complaints:
         click.secho(f"ptq: {printable(line)}", fg="red")

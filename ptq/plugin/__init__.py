@@ -14,7 +14,9 @@ import pytest
 
 from ptq.cases import Case
 from ptq.checks.preprocessing import checks
+from ptq.engine.durations import Durations
 from ptq.errors import PtqError
+from ptq.files import cache_folder
 from ptq.gate.shard import Shard
 from ptq.latency.race import BATCHES
 from ptq.plugin import hooks
@@ -22,8 +24,10 @@ from ptq.plugin.case_judge import NO_LATENCY, CaseJudge
 from ptq.plugin.cluster import Cluster, check_cluster
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
 from ptq.plugin.options import MARKERS, add_options, selected
+from ptq.plugin.progress import can_update, progress_of
 from ptq.plugin.run import FAULTS, MADE, Run
 from ptq.plugin.sharding import Sharding, attend
+from ptq.plugin.watched import Watched
 
 __all__ = ["CaseJudge"]
 
@@ -39,17 +43,17 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    # a copy of the descriptor, because a test's stderr is captured and its reader waits now
-    terminal = os.dup(2)
-    config.add_cleanup(lambda: os.close(terminal))
-    config.stash[NOTIFY] = lambda line: _write(terminal, f"\nptq: {line} ...\n")
+    worker = hasattr(config, "workerinput")
+    memory = None if worker or config.getoption("ptq_no_cache") else Durations(cache_folder())
+    progress = progress_of(config, {} if memory is None else memory.load())
+    config.stash[NOTIFY] = progress.doing
     if python := config.getoption("ptq_modelopt_python"):
         patch = pytest.MonkeyPatch()
         patch.setenv("PTQ_MODELOPT_PYTHON", str(config.invocation_params.dir / python))
         config.add_cleanup(patch.undo)
     if words := config.getoption("ptq_shard"):
         config.pluginmanager.register(_sharding(config, words), "ptq-sharding")
-    if hasattr(config, "workerinput"):
+    if worker:
         return
     if address := config.getoption("ptq_dask"):
         config.pluginmanager.register(_cluster(config, address), "ptq-cluster")
@@ -62,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("ptq_no_cache"):
         config.stash[SCRATCH] = Path(tempfile.mkdtemp(prefix="ptq-"))
     config.pluginmanager.register(Run(config), "ptq-run")
+    config.pluginmanager.register(Watched(progress, memory), "ptq-progress")
 
 
 def _cluster(config: pytest.Config, address: str) -> Cluster:
@@ -101,7 +106,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell an xdist worker where the controller's throw-away store is: they share it."""
+    """Tell an xdist worker where the controller's throw-away store is, which they share, and who shows progress."""
+    node.workerinput["ptq_updating"] = can_update(node.config)
     if (scratch := node.config.stash.get(SCRATCH, None)) is not None:
         node.workerinput["ptq_store"] = str(scratch)
 
@@ -144,7 +150,3 @@ def judge(request: pytest.FixtureRequest) -> Iterator[CaseJudge]:
 
 def _param(name: str, case: Case, *more: Any) -> Any:
     return pytest.param(case, *more, id=name, marks=pytest.mark.ptq(**case.fields()))
-
-
-def _write(descriptor: int, text: str) -> None:
-    os.write(descriptor, text.encode(errors="replace"))

@@ -33,6 +33,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--ptq-min-cases", metavar="N", type=int, default=0, help="fail unless N cases are judged")
     group.addoption("--ptq-json", metavar="PATH", help="write the results as JSON")
     group.addoption("--ptq-html", metavar="PATH", help="write the results as one self-contained page")
+    group.addoption("--ptq-history", metavar="DIR|URL", help="append the results to a history, see ptq history")
     group.addoption(
         "--ptq-update", action="store_true", help="rewrite reference.json beside the bars, and judge nothing by it"
     )

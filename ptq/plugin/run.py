@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +21,11 @@ from ptq.gate.whole import Whole
 from ptq.plugin.cluster import Cluster
 from ptq.plugin.judging import judge_of
 from ptq.plugin.sharding import Sharding
-from ptq.report import html, markdown
+from ptq.report import history, html, markdown
 from ptq.report import json as json_report
+from ptq.report.findings import lines
+from ptq.report.plain import plain
+from ptq.report.ship import ship
 from ptq.report.table import table
 
 MADE = "ptq_made"
@@ -92,6 +96,8 @@ class Run:
             pass
         content = {**json_report.report(**self._tally.rows(), environment=environment()), **more}
         here = self._config.invocation_params.dir
+        if where := option("ptq_history"):
+            self._remember(where if "://" in where else here / where, content)
         writers = (
             (option("ptq_json"), json_report.write),
             (option("ptq_html"), html.write),
@@ -105,6 +111,15 @@ class Run:
                 self._complaints.append(f"{path}: the report cannot be written ({error.strerror or error})")
         if self._complaints and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _remember(self, where: str | Path, content: dict[str, Any]) -> None:
+        """Append the run to a history; that it could not is a complaint, since a gate may stand on it."""
+        if not content["results"] and not content["latency"]:
+            return
+        try:
+            history.append(where, history.past(content, history.commit_of(self._config.rootpath)))
+        except (PtqError, OSError) as error:
+            self._complaints.append(f"--ptq-history {where}: {one_line(error)}")
 
     def _finish(self, judge: Judge, demand: Demand) -> None:
         option = self._config.getoption
@@ -149,13 +164,16 @@ class Run:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         writer, tally = terminalreporter._tw, self._tally
         if tally:
+            terminalreporter.ensure_newline()
             terminalreporter.section("ptq")
+        races = sorted(tally.timings.values(), key=lambda race: (race["id"], race["against"], race["batch"]))
         if tally.results:
-            results, races = list(tally.results.values()), list(tally.timings.values())
+            results = list(tally.results.values())
             # a file or a log has no width of its own: nothing is left out there
             width = writer.fullwidth if writer.hasmarkup else max(160, writer.fullwidth)
             terminalreporter.write(table(results, width, bool(writer.hasmarkup), races))
-        for line in tally.lines():
+        rows = tally.rows()
+        for line in lines(tally):
             terminalreporter.write_line(line)
         if self._store:
             terminalreporter.write_line(
@@ -171,6 +189,8 @@ class Run:
             terminalreporter.write_line(f"ptq: {line}")
         for line in self._complaints:
             terminalreporter.write_line(f"ptq: {line}", red=True)
+        for line in ship(rows["results"], races):  # the answer is what is read last
+            terminalreporter.write_line(plain(line), bold=True)
 
 
 def _swallowed(report: pytest.TestReport) -> list[str]:

@@ -91,11 +91,22 @@ class _Reference(TypedDict):
     line: str
 
 
+class _Structure(TypedDict):
+    id: str
+    integer: dict[str, int]
+    floating: dict[str, int]
+    stray: int
+    float_nodes: list[str]
+    weight_bytes: dict[str, int]
+    simulated: str | None
+    cause: str | None
+
+
 class _Report(TypedDict):
     environment: dict[str, Any]
     results: list[dict[str, Any]]
     latency: list[Race]
-    structure: list[dict[str, Any]]
+    structure: list[_Structure]
     speed: dict[str, Any]
 
 

@@ -50,3 +50,12 @@ def on_threads(race: Row) -> str:
     """The ratio on all threads, in words; empty where it was not measured."""
     ratio, threads = race.get("threads_ratio"), race.get("threads")
     return f", {ratio:.3f} on {threads} threads" if isinstance(ratio, float) and isinstance(threads, int) else ""
+
+
+def told(race: Row) -> str:
+    """A race on one line."""
+    return (
+        f"{race['id']} batch {race['batch']}: {race['speedup']:.2f}x the speed of {race['against']} "
+        f"({100 * race['confidence']:g} % {1 / race['high']:.2f} .. {1 / race['low']:.2f}), "
+        f"{race['other_ms']:.3g} ms against {race['reference_ms']:.3g} ms; {race['executed']}; {race['verdict']}"
+    )
