@@ -90,7 +90,7 @@ class Judge:
 
         Most methods only move scales: the same kernels run, and the one that needs least of calibration is timed. One
         that corrects the model changes the graph. A transformed model is a graph of its own, so is an artifact made
-        elsewhere.
+        elsewhere, and what the backend itself tells apart.
         """
         methods = self.registry.methods
         graphs: dict[tuple[str | bool, ...], list[Case]] = {}
@@ -98,7 +98,9 @@ class Judge:
             if not case.is_float:
                 method = methods.get(case.method)
                 foreign = case.method in self.pipelines[case.workload].workload.artifacts
-                own = case.method if foreign or (method and method.transforms) else ""
+                apart = getattr(self.registry.backends.get(case.backend), "graph", None)
+                other = "" if apart is None else apart(case)
+                own = case.method if foreign or (method and method.transforms) else other
                 corrects = method is not None and method.corrects is not None
                 graph = (case.workload, case.backend, case.dtype, case.granularity, case.exclude)
                 graphs.setdefault((*graph, corrects, own), []).append(case)
