@@ -20,6 +20,7 @@ from ptq.plugin.options import selected
 from ptq.report import html, markdown
 from ptq.report import json as json_report
 from ptq.report.table import table
+from ptq.report.timings import places
 
 MADE = "ptq_made"
 """Name of the property that says what the store made and found for a test."""
@@ -127,7 +128,7 @@ class Run:
             # a file or a log has no width of its own: nothing is left out there
             width = writer.fullwidth if writer.hasmarkup else max(160, writer.fullwidth)
             terminalreporter.write(table(results, width, bool(writer.hasmarkup), races))
-        for line in tally.lines():
+        for line in [*tally.lines(), *map(str, places(list(tally.timings.values())))]:
             terminalreporter.write_line(line)
         if self._store:
             terminalreporter.write_line(

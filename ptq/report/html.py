@@ -23,7 +23,7 @@ from ptq.report.plain import plain
 from ptq.report.ranking import TONES, tone, verdict
 from ptq.report.scatter import FRAME, Point, Scatter, number, scatter, style
 from ptq.report.ship import ship
-from ptq.report.timings import of_case, timings
+from ptq.report.timings import of_case, places, timings
 
 if TYPE_CHECKING:
     import jinja2
@@ -91,6 +91,7 @@ def page(content: Row) -> str:
         untrue=untrue(results),
         sections=sections,
         raced=raced,
+        places=places(raced),
         absent=absent(results),
         environment=[(name, _listed(value)) for name, value in content["environment"].items()],
     )  # fmt: skip

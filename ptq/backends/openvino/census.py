@@ -53,7 +53,7 @@ def census(opened: Opened) -> Census:
             integer.update(kinds)
         elif kinds and precision in _FLOAT:  # else it computes a shape
             floating.update(kinds)
-            left.append(_name(node))
+            left.append(_name(node, written))
             in_float.add(node.get_friendly_name())
     stray = _stray(executed, in_float)
     quantized = sum(integer.values()) or stray or any(kind.endswith(("int8", "int4")) for kind in weights)
@@ -91,9 +91,10 @@ def _kind(operation: Any) -> str | None:
     return _OPERATIONS.get(name)
 
 
-def _name(node: Any) -> str:
-    """The model's name of an executed node: the first it was made from; OpenVINO takes a bias apart."""
-    first = _said(node, "originalLayersNames").split(",")[0] or str(node.get_friendly_name())
+def _name(node: Any, written: Mapping[str, Any]) -> str:
+    """The model's name of an executed node: the first of those it was made from; OpenVINO takes a bias apart."""
+    names = [*_said(node, "originalLayersNames").split(","), str(node.get_friendly_name())]
+    first = next((name for name in names if name in written), names[0] or names[-1])
     return first.removesuffix("/DequantizationMultiply").removesuffix("/WithoutBiases")
 
 
