@@ -84,11 +84,17 @@ def _kind(operation: Any) -> str | None:
     if name == "Add":
         constant = any(each.get_source_output().get_node().get_type_name() == "Constant" for each in operation.inputs())
         return None if constant else "Add"
-    if name in _OVER_THE_MAP and operation.get_input_partial_shape(0).rank.is_static:
-        rank, axes = operation.get_input_partial_shape(0).rank.get_length(), operation.input_value(1).get_node()
-        over = {int(axis) % rank for axis in axes.get_data().flatten()} if axes.get_type_name() == "Constant" else set()
-        return _OVER_THE_MAP[name] if rank >= 4 and over == set(range(2, rank)) else None
+    if name in _OVER_THE_MAP:
+        return _OVER_THE_MAP[name] if _over_the_map(operation) else None
     return _OPERATIONS.get(name)
+
+
+def _over_the_map(operation: Any) -> bool:
+    """Whether a reduction of (N, C, ...) leaves (N, C, 1, ...) or (N, C): its axes may be computed, so shapes tell."""
+    given, left = operation.get_input_partial_shape(0), operation.get_output_partial_shape(0)
+    if given.rank.is_dynamic or left.rank.is_dynamic or len(given) < 4 or len(left) not in (2, len(given)):
+        return False
+    return given[1] == left[1] and all(each.is_static and each.get_length() == 1 for each in list(left)[2:])
 
 
 def _name(node: Any, written: Mapping[str, Any]) -> str:

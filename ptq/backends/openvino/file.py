@@ -127,7 +127,7 @@ def _members(artifact: Path) -> dict[str, bytes]:
             held = archive.infolist()
             names = sorted(each.filename for each in held)
             if names not in _FORMS:
-                raise BadModel(f"{artifact}: holds {one_line(', '.join(names), 80) or 'nothing'}, but should be {form}")
+                raise BadModel(f"{artifact}: holds {one_line(', '.join(names) or 'nothing', 80)}, but should be {form}")
             if any(each.compress_type != zipfile.ZIP_STORED or each.flag_bits & 1 for each in held):
                 raise BadModel(f"{artifact}: is compressed or encrypted, but should be {form}: pack it with zip -0")
             if sum(each.file_size for each in held) > artifact.stat().st_size:
