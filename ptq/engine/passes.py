@@ -54,7 +54,7 @@ class Pass(Step):
     @property
     def checked(self) -> CheckedSamples:
         """The samples, every batch held to the contracts."""
-        return CheckedSamples(self.samples.raw, self.signature, self.samples.where, self.contracts)
+        return CheckedSamples(self.samples, self.signature, self.contracts)
 
 
 class Statistics(Pass):
@@ -111,7 +111,7 @@ class Passes:
     @property
     def checked(self) -> CheckedSamples:
         """The calibration samples, every batch held to the contracts."""
-        return CheckedSamples(self.samples.raw, self.signature, self.samples.where, self.contracts)
+        return CheckedSamples(self.samples, self.signature, self.contracts)
 
     @cached_property
     def statistics(self) -> Mapping[str, TensorStatistics]:

@@ -174,7 +174,8 @@ def load_bars(path: Path) -> Bars:
     """Read bars.toml: one table a pattern, ``["digits-*"]``, with the keys of `Bar`.
 
     Raises `BadData` for a file that is absent or not TOML, an unknown key, a value of the wrong type or out of its
-    range, a missing `why`, and a bar with none of `ACCURACY`, which would let every accuracy pass.
+    range, a missing `why`, a bar with none of `ACCURACY`, which would let every accuracy pass, and a `confidence` with
+    none of `INTERVALS`.
     """
     try:
         tables = tomllib.loads(read_bytes(path, 16 << 20).decode())
@@ -189,6 +190,8 @@ def load_bars(path: Path) -> Bars:
 
 ACCURACY = ("floor", "ceiling", "max_drop", "min_agreement", "min_sqnr_db")
 """The keys that hold an accuracy to something; a bar has at least one."""
+INTERVALS = ("max_drop", "min_speedup", "max_ratio")
+"""The keys that are judged by an interval."""
 _MOST = sys.float_info.max
 _RANGES: Mapping[str, tuple[float, float, str]] = {
     "floor": (-_MOST, _MOST, "a number"),
@@ -221,6 +224,11 @@ def _bar(path: Path, pattern: str, table: object) -> Bar:
         raise BadData(f"{where} has no why, but should say where its numbers come from")
     if not set(ACCURACY) & set(table):
         raise BadData(f"{where} has none of {', '.join(ACCURACY)}, but should have one: else every accuracy passes")
+    if "confidence" in table and not set(INTERVALS) & set(table):
+        raise BadData(
+            f"{where} confidence={table['confidence']}, but none of {', '.join(INTERVALS)} is set, so no interval is "
+            "judged: set one, or remove confidence"
+        )
     return Bar(pattern, **{key: _as_field(key, value) for key, value in table.items()})
 
 

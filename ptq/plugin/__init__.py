@@ -14,12 +14,16 @@ import pytest
 
 from ptq.cases import Case
 from ptq.checks.preprocessing import checks
+from ptq.errors import PtqError
+from ptq.gate.shard import Shard
 from ptq.latency.race import BATCHES
 from ptq.plugin import hooks
-from ptq.plugin.case_judge import CaseJudge
+from ptq.plugin.case_judge import NO_LATENCY, CaseJudge
+from ptq.plugin.cluster import Cluster, check_cluster
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
-from ptq.plugin.options import MARKERS, add_options
-from ptq.plugin.run import MADE, Run
+from ptq.plugin.options import MARKERS, add_options, selected
+from ptq.plugin.run import FAULTS, MADE, Run
+from ptq.plugin.sharding import Sharding, attend
 
 __all__ = ["CaseJudge"]
 
@@ -43,8 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
         patch = pytest.MonkeyPatch()
         patch.setenv("PTQ_MODELOPT_PYTHON", str(config.invocation_params.dir / python))
         config.add_cleanup(patch.undo)
+    if words := config.getoption("ptq_shard"):
+        config.pluginmanager.register(_sharding(config, words), "ptq-sharding")
     if hasattr(config, "workerinput"):
         return
+    if address := config.getoption("ptq_dask"):
+        config.pluginmanager.register(_cluster(config, address), "ptq-cluster")
     given = any(str(word).startswith("--ptq-update") for word in config.invocation_params.args)
     if config.getoption("ptq_update") and os.environ.get("CI") and not given:
         raise pytest.UsageError(
@@ -54,6 +62,36 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("ptq_no_cache"):
         config.stash[SCRATCH] = Path(tempfile.mkdtemp(prefix="ptq-"))
     config.pluginmanager.register(Run(config), "ptq-run")
+
+
+def _cluster(config: pytest.Config, address: str) -> Cluster:
+    """The distributed part of the run; `pytest.UsageError` for options that cannot go with it."""
+    try:
+        check_cluster(address)
+    except PtqError as error:
+        raise pytest.UsageError(str(error)) from error
+    if selected(config, "latency"):
+        raise pytest.UsageError(f"--ptq-dask {address}: {NO_LATENCY}")
+    if getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(
+            f"--ptq-dask {address}: with -n, but Dask's workers make all there is to make: use -n 0"
+        )
+    return Cluster(config, address)
+
+
+def _sharding(config: pytest.Config, words: str) -> Sharding:
+    """This shard's part; `pytest.UsageError` for options that cannot go with it."""
+    try:
+        shard = Shard.parse(words)
+    except PtqError as error:
+        raise pytest.UsageError(str(error)) from error
+    if not config.getoption("ptq_json"):
+        raise pytest.UsageError(f"--ptq-shard {words}: needs --ptq-json PATH, which ptq merge reads")
+    if config.getoption("ptq_update"):
+        raise pytest.UsageError(f"--ptq-shard {words}: a shard sees a part, so it cannot --ptq-update the whole")
+    if not hasattr(config, "workerinput"):
+        attend(config)
+    return Sharding(config, shard)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -99,7 +137,7 @@ def judge(request: pytest.FixtureRequest) -> Iterator[CaseJudge]:
     before = judge.counts
     yield judge
     delta = [[*what, number] for what, number in (judge.counts - before).items()]
-    request.node.user_properties.append((MADE, json.dumps(delta)))
+    request.node.user_properties += [(MADE, json.dumps(delta)), (FAULTS, json.dumps(judge.faults))]
     if not judge.asked:
         pytest.fail(f"{request.node.name}: takes judge and never asks it, so it proves nothing", pytrace=False)
 

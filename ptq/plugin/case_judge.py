@@ -20,8 +20,13 @@ from ptq.gate.verdict import Verdict
 from ptq.latency.race import Race
 from ptq.plugin.judging import judge_of
 from ptq.plugin.options import benchmarks_disabled, selected
+from ptq.plugin.sharding import neighbour
 
 T = TypeVar("T")
+
+NO_LATENCY = (
+    "latency is never distributed: two times compare on one machine that does nothing else; run -m latency without it"
+)
 
 
 class CaseJudge:
@@ -40,8 +45,14 @@ class CaseJudge:
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:
-        """How many files the store made and found so far, by (kind, ``made`` or ``found``)."""
+        """How many files the store made, fetched and found so far, by (kind, ``made``, ``fetched`` or ``found``)."""
         return Counter(self._judge.store.counts)
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """What is amiss with the remote store so far: a line each, by what it is about."""
+        remote = self._judge.store.remote
+        return {} if remote is None else dict(remote.faults)
 
     def __call__(self, case: Case) -> Result:
         """The result of `case`; fails the test in one line when it is under its bar or significantly worse than its
@@ -102,6 +113,13 @@ class CaseJudge:
         folder = self._config.invocation_params.dir / base if base else None
         new = self._config.getoption("ptq_allow_new")
         try:
+            if self._config.getoption("ptq_dask"):
+                _fail(f"{case.id}: --ptq-dask: {NO_LATENCY}")
+            if self._config.getoption("ptq_shard") and (other := neighbour()) is not None:
+                _fail(
+                    f"{case.id}: latency on a shard that shares its machine (process {other} runs another): each would "
+                    "time the other's load; give latency a machine of its own"
+                )
             if not (disabled := benchmarks_disabled(self._config)):
                 return self._measured(case, lambda: self._judge.race(case, batch, folder, new))
             if selected(self._config, "latency"):

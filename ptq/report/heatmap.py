@@ -52,7 +52,7 @@ def heatmap(results: Sequence[Row]) -> Heatmap | None:
     found = [(row, drops(row)) for row in results if drops(row)]
     if not found:
         return None
-    classes = list(dict.fromkeys(name for _, lost in found for name in lost))
+    classes = sorted({name for _, lost in found for name in lost})  # as the JSON report has them
     extreme = {name: max(abs(lost.get(name, 0.0)) for _, lost in found) for name in classes}
     shown = set(sorted(classes, key=lambda name: -extreme[name])[:MOST_CLASSES])
     columns = tuple(name for name in classes if name in shown)

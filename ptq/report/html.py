@@ -93,7 +93,7 @@ def page(content: Row) -> str:
         raced=raced,
         places=places(raced),
         absent=absent(results),
-        environment=[(name, _listed(value)) for name, value in content["environment"].items()],
+        environment=[(name, _listed(value)) for name, value in sorted(content["environment"].items())],
     )  # fmt: skip
 
 
@@ -136,5 +136,5 @@ def _point(row: Row, cost: float, size: float | None = None) -> Point:
 
 def _listed(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {part}" for name, part in value.items())
+        return ", ".join(f"{name} {part}" for name, part in sorted(value.items()))
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -26,6 +26,10 @@ OPTIONS = {
     "--ptq-allow-new": "test_latency_gate.py::test_a_base_that_is_not_there_is_red",
     "--ptq-artifacts": "no gate: it saves what --ptq-against is red without",
     "--ptq-modelopt-python": "no gate: it names an interpreter; --ptq-require modelopt is red where there is none",
+    "--ptq-dask": "test_dask.py::test_what_cannot_go_with_dask_is_refused_with_a_reason",
+    "--ptq-shard": "test_shards.py::test_each_way_to_lose_a_shard_is_red",
+    "--ptq-store": "test_remote_store.py::test_a_url_that_is_none_is_red_in_one_line",
+    "--ptq-store-read-only": "no gate: it keeps a run from adding to what is shared, and changes no verdict",
     "--ptq-no-cache": "no gate: it changes where things are kept, and no verdict",
 }
 KEYS = {
