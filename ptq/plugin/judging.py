@@ -11,8 +11,9 @@ import pytest
 from ptq.engine.progress import Notify, silent
 from ptq.engine.registry import Registry, declared_outside
 from ptq.engine.remote import given_remote
-from ptq.engine.store import Store, default_root
+from ptq.engine.store import Store
 from ptq.errors import PtqError
+from ptq.files import cache_folder
 from ptq.gate.bars import load_bars
 from ptq.gate.judge import Judge
 from ptq.gate.reference import References, load_references
@@ -58,7 +59,7 @@ def _make(config: pytest.Config) -> Judge:
     references = References(path) if config.getoption("ptq_update") else load_references(path)
     # what fails of a remote is told once, by the controlling process
     remote = given_remote(silent, config.getoption("ptq_store"), config.getoption("ptq_store_read_only"))
-    store = Store(Path(scratch) if scratch else default_root(), config.stash[NOTIFY], None if scratch else remote)
+    store = Store(Path(scratch) if scratch else cache_folder(), config.stash[NOTIFY], None if scratch else remote)
     return Judge(workloads, bars, references, store, registry)
 
 
