@@ -36,6 +36,7 @@ class Bar:
     min_integer_share: least share of compute nodes that really run in integer, 0..1.
     min_speedup: least FP32 time / quantized time, above 0.
     max_ratio: largest quantized time / FP32 time, above 0.
+    max_ratio_fastest_fp32: largest quantized time / time of the fastest FP32 model of any runtime the workload has.
     expected_failure: gates whose failure is known: reported, but not red; of `GATES`, or ``accuracy without vnni``:
         only on an x86 CPU that has none of a family of `FAMILIES`. `why` says why.
     """
@@ -51,6 +52,7 @@ class Bar:
     min_integer_share: float | None = None
     min_speedup: float | None = None
     max_ratio: float | None = None
+    max_ratio_fastest_fp32: float | None = None
     expected_failure: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def load_bars(path: Path) -> Bars:
 
 ACCURACY = ("floor", "ceiling", "max_drop", "min_agreement", "min_sqnr_db")
 """The keys that hold an accuracy to something; a bar has at least one."""
-INTERVALS = ("max_drop", "min_speedup", "max_ratio")
+INTERVALS = ("max_drop", "min_speedup", "max_ratio", "max_ratio_fastest_fp32")
 """The keys that are judged by an interval."""
 _MOST = sys.float_info.max
 _RANGES: Mapping[str, tuple[float, float, str]] = {
@@ -201,6 +203,7 @@ _RANGES: Mapping[str, tuple[float, float, str]] = {
     "min_integer_share": (0, 1, "a number in 0..1"),
     "min_speedup": (1e-9, 1e9, "a number above 0, e.g. 1.1"),
     "max_ratio": (1e-9, 1e9, "a number above 0, e.g. 0.9"),
+    "max_ratio_fastest_fp32": (1e-9, 1e9, "a number above 0, e.g. 1.0"),
 }
 _KEYS = tuple(field.name for field in fields(Bar) if field.name != "pattern")
 _EXPECTED = (*GATES, *(f"{gate} without {family}" for gate in GATES for family in FAMILIES))

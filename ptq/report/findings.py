@@ -11,7 +11,7 @@ from ptq.gate.result import GIVEN, JUDGED, NOT_INSTALLED, PASS
 from ptq.gate.tally import Tally
 from ptq.report.plain import plain
 from ptq.report.ranking import order, standing, worse
-from ptq.report.timings import finding, timings, told
+from ptq.report.timings import finding, places, timings, told
 
 Row = Mapping[str, Any]
 
@@ -112,4 +112,5 @@ def lines(tally: Tally) -> list[str]:
     races = sorted(tally.timings.values(), key=lambda race: (race["id"], race["against"], race["batch"]))
     rows = tally.rows()
     timed = [told(race) for race in races] + [line for race in races if (line := finding(race))]
+    timed += map(str, places(races))
     return [plain(line) for line in (*timed, *in_float(rows["structure"]), *unmeasured(tally.absent, rows["results"]))]

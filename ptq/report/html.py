@@ -29,7 +29,7 @@ from ptq.report.plain import plain
 from ptq.report.ranking import TONES, standing, tone, verdict
 from ptq.report.scatter import FRAME, Point, Scatter, number, scatter, style
 from ptq.report.ship import ship
-from ptq.report.timings import of_case, timings
+from ptq.report.timings import of_case, places, timings
 
 if TYPE_CHECKING:
     import jinja2
@@ -130,6 +130,7 @@ def page(content: Row, layers: Mapping[str, Row] | None = None) -> str:
         choices={name: sorted({entry.fields[name] for entry in entries}) for name in FIELDS},
         sections=[Section(name, tuple(group)) for name, group in groups],
         raced=raced,
+        places=places(raced),
         absent=absent(results),
         environment=[(name, _listed(value)) for name, value in sorted(content["environment"].items())],
         script=Markup(script),

@@ -44,6 +44,9 @@ Schema ``ptq/1``, one object:
     - ``wall_ratio, wall_low, wall_high, wall_other_ms, wall_reference_ms``: the same calls by the wall clock.
     - ``threads``: all that the process may use; ``threads_ratio, threads_low, threads_high, threads_other_ms,
       threads_reference_ms``: on so many, by the wall clock; null where that is one.
+    - ``rival``: id of the case it ran against. ``fastest_fp32``: id of the fastest float case of any runtime at this
+      batch, null where none took part; ``fastest_fp32_ratio, fastest_fp32_low, fastest_fp32_high,
+      fastest_fp32_other_ms, fastest_fp32_reference_ms``: against it, by processor time on one thread.
     - ``finding``: one line where clocks or threads tell different ratios, null where they agree.
     - ``rounds, seconds``: what measuring took.
     - ``executed``: in words, what runs in integer. ``verdict, reason, red``: as in ``results``.

@@ -13,7 +13,7 @@ from ptq.report.findings import absent, complaints, counts, judged, untrue
 from ptq.report.plain import plain
 from ptq.report.ranking import tone, verdict
 from ptq.report.ship import ship
-from ptq.report.timings import on_threads, timings
+from ptq.report.timings import Place, on_threads, places, timings
 
 Row = Mapping[str, Any]
 MOST_ROWS = 300
@@ -36,6 +36,9 @@ def summary(content: Row) -> str:
     if raced:
         lines += ["| case | batch | against | time ratio | interval | executed | verdict |"]
         lines += ["|---|--:|---|--:|:-:|---|---|", *map(_raced, raced[:MOST_ROWS]), ""]
+    if ranking := places(raced):
+        lines += ["| place | case | batch | ms | time / fastest FP32 |", "|--:|---|--:|--:|--:|"]
+        lines += [*map(_placed, ranking[:MOST_ROWS]), ""]
     lines += _list([*untrue(results), *absent(results)])
     return "\n".join(lines).rstrip() + "\n"
 
@@ -69,6 +72,10 @@ def _raced(race: Row) -> str:
         escape(race["executed"]),
         f"{_MARKS[tone(race)]} {verdict(race)}",
     )
+
+
+def _placed(place: Place) -> str:
+    return _cells(str(place.number), escape(place.id), str(place.batch), f"{place.ms:.3g}", f"{place.ratio:.3f}")
 
 
 def _row(row: Row) -> str:

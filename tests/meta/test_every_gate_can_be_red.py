@@ -44,6 +44,7 @@ KEYS = {
     "min_integer_share": "test_gates.py::test_int8_that_runs_in_float_is_red",
     "min_speedup": "test_latency_gate.py::test_a_ratio_beyond_its_bar_is_red",
     "max_ratio": "test_latency_gate.py::test_a_ratio_beyond_its_bar_is_red",
+    "max_ratio_fastest_fp32": "test_fastest.py::test_slower_than_the_fastest_float_model_is_red_by_its_bar",
     "expected_failure": "test_gates.py::test_an_expected_failure_is_not_red_by_its_reference_either",
 }
 """For `expected_failure` the twin is that the same loss is red without it."""
