@@ -28,7 +28,8 @@ class Score:
     """`value` in the metric's unit over `n` samples; `correct` is a count where the metric counts samples, else None.
 
     `outcomes` has one number per sample, in order: for top1, 1 when the image is right. `chance` is what a model that
-    knows nothing has, None where that cannot be said.
+    knows nothing has, None where that cannot be said. `per_class` is in the same unit, by class name; `details` is what
+    else the metric says, as JSON.
     """
 
     value: float

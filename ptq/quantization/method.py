@@ -25,8 +25,9 @@ NEEDS = (EXTREMES, HISTOGRAM, MOMENTS, SAMPLES)
 class Transform:
     """A rewriting of the float model that keeps its function, done before its tensors are measured.
 
-    `rewrite(model, out, calibration)` writes the prepared ONNX `model` anew to `out` and returns notes for the report,
-    by topic; `calibration` is what was seen of `model` itself. `needs` is what of it is read, of `NEEDS`.
+    `name` is part of its key. `rewrite(model, out, calibration)` writes the prepared ONNX `model` anew to `out` and
+    returns notes for the report, by topic; `calibration` is what was seen of `model` itself. `needs` is what of it is
+    read, of `NEEDS`.
     """
 
     name: str

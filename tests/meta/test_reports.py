@@ -453,6 +453,24 @@ def test_the_diff_command_exits_1_on_worse(saved: Callable[[str, list[dict[str, 
     assert json.loads(Path(old).read_text())["schema"] == "ptq/1"
 
 
+def test_the_diff_as_a_comment(saved: Callable[[str, list[dict[str, Any]]], str]) -> None:
+    old = saved("old.json", [row(wrong=20), row("uint8"), row("u8s8", method="a_b")])
+    new = saved("new.json", [row(wrong=60), row("u8s8", method="a_b")])
+    command = ["diff", old, new, "--markdown"]
+    lines = CliRunner().invoke(commands(), command, standalone_mode=False).output.splitlines()
+    assert lines[0] == "### ptq: 1 worse, 1 no longer judged, 1 the same"
+    assert lines[2] == "**worse**"
+    assert lines[4].startswith("- digits-onnxruntime-int8-minmax: top1 0.9500 -\\> 0.8500")
+    assert lines[-1] == "- digits-onnxruntime-uint8-minmax: no such case"
+    same = CliRunner().invoke(commands(), ["diff", old, old, "--markdown"], standalone_mode=False)
+    assert same.output == "### ptq: nothing changed, 3 the same\n"
+    many = [row(method=f"m{each}", wrong=20) for each in range(200)]
+    fell = [row(method=f"m{each}", wrong=60) for each in range(200)]
+    told = markdown.changes(diff(report(many, {}), report(fell, {})))
+    assert told.endswith("- and 100 more\n")
+    assert len(told) < 65_536
+
+
 DELETE = "delete this"
 VALUES = st.sampled_from(
     [DELETE, None, True, 0, -1, 3, 0.5, 1e308, -1e-300, 10**400, "", "x", "fail", "\x1b[2J", [], {}]
