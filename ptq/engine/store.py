@@ -70,11 +70,19 @@ class Store:
         """The entry of a step, made if it is not there yet or is damaged. Raises what making it raises."""
         entry, how = self._found(step), "found"
         if entry is None:
-            entry, how = self._make(step)
+            entry, how = self._bring(step, build=True)
+        assert entry is not None  # making it raises where it cannot be made
         self.counts[step.kind, how] += 1
         if self._asked:
             self._asked[-1].append((step.kind, entry.seconds))
         return entry
+
+    def find(self, step: Step) -> Entry | None:
+        """The entry of a step if it is here, or in the remote; it is not made."""
+        entry = self._found(step)
+        if entry is not None or self.remote is None:
+            return entry
+        return self._bring(step, build=False)[0]
 
     def usage(self) -> Iterator[tuple[str, int, int]]:
         """(kind, files, bytes) for every kind there is something of."""
@@ -164,8 +172,10 @@ class Store:
                 os.utime(_sidecar(path))
         return entry
 
-    def _make(self, step: Step) -> tuple[Entry, str]:
-        """The entry of a step that is not here, and whether it was ``made``, ``fetched``, or ``found`` after all."""
+    def _bring(self, step: Step, build: bool) -> tuple[Entry | None, str]:
+        """The entry of a step that is not here, and whether it was ``made``, ``fetched``, or ``found`` after all; None
+        when it is nowhere, and not to be built.
+        """
         path = self._path(step)
         lock = self.root / "locks" / f"{step.key}.lock"
         self._attend()
@@ -183,6 +193,8 @@ class Store:
                 # names of their own: a request that was given up may still write to its file
                 temporary, how = Path(folder) / f"fetched{path.suffix}", "fetched"
                 content = None if self.remote is None else self.remote.fetch(step.key, step.kind, temporary)
+                if content is None and not build:
+                    return None, "missing"
                 if content is None:
                     temporary, how = Path(folder) / f"made{path.suffix}", "made"
                     content = self._built(step, temporary)

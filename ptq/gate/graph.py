@@ -5,27 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ptq.cases import Case
+from ptq.cases import NONE, Case
 from ptq.engine.registry import Registry, reference_case
 from ptq.engine.workload import Workload
 from ptq.gate.shard import group_of
-from ptq.quantization.method import MOMENTS, NEEDS
+from ptq.quantization.method import HISTOGRAM, MOMENTS, NEEDS
 
 
 @dataclass(frozen=True)
 class Task:
-    """All steps of one case, to be made after those of the cases it names: `needs` are ids."""
+    """All steps of one case, to be made after the tasks it names; or one `block` of a pass its calibration takes,
+    ``histogram`` or ``moments`` and a number.
+    """
 
     case: str
     needs: tuple[str, ...] = ()
+    block: tuple[str, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """What `needs` call it."""
+        return self.case if self.block is None else f"{self.case} {self.block[0]} {self.block[1]}"
 
 
-def tasks(cases: Iterable[Case], workloads: Mapping[str, Workload], registry: Registry) -> list[Task]:
+def tasks(
+    cases: Iterable[Case],
+    workloads: Mapping[str, Workload],
+    registry: Registry,
+    blocks: Mapping[str, int] | None = None,
+) -> list[Task]:
     """A task a case, what is needed before what needs it.
 
     First of a workload comes the float reference, selected or not, which all are compared with; then, of the cases that
-    calibrate by the same passes, the one that asks for least makes the passes for all, and the first that asks for
-    moments makes those.
+    calibrate by the same passes, the first that asks for each makes it for all. `blocks` are how many a workload's
+    calibration samples have: where there are several, what is seen of each is a task of its own.
     """
     wanted = dict.fromkeys(cases)
     references = {case.workload: reference_case(case.workload) for case in wanted}
@@ -36,21 +49,27 @@ def tasks(cases: Iterable[Case], workloads: Mapping[str, Workload], registry: Re
     first: list[Task] = [Task(case.id) for case in references.values()]
     rest: list[Task] = []
     for some in groups.values():
-        ranked = sorted(some, key=lambda case: (_asks(case, registry), case.id))
-        after = [references[ranked[0].workload].id]
-        moments: str | None = None
-        for place, case in enumerate(ranked):
-            asks = _asks(case, registry) >= NEEDS.index(MOMENTS)
-            task = Task(case.id, (*after, moments) if asks and moments is not None else tuple(after))
-            if place == 0:
-                after.append(case.id)
-            if asks and moments is None:
-                moments = case.id
-            (first if place == 0 or case.id == moments else rest).append(task)
+        reference = references[some[0].workload].id
+        leaders: dict[int, str] = {}
+        for case in sorted(some, key=lambda case: (_asks(case, registry), case.id)):
+            asks = _asks(case, registry)
+            needs = [reference, *leaders.values()]
+            leads = asks not in leaders
+            if leads and NEEDS[asks] in BLOCKWISE and (count := (blocks or {}).get(case.workload, 1)) > 1:
+                parts = [Task(case.id, (reference,), (NEEDS[asks], number)) for number in range(count)]
+                first += parts
+                needs += [part.name for part in parts]
+            (first if leads else rest).append(Task(case.id, tuple(needs)))
+            leaders.setdefault(asks, case.id)
     return first + rest
 
 
+BLOCKWISE = (HISTOGRAM, MOMENTS)
+"""The passes that may be seen block by block, see `ptq.data.blocks`."""
+
+
 def _asks(case: Case, registry: Registry) -> int:
-    """How much a case's method needs of calibration."""
+    """The index in `NEEDS` of the most that a case needs of calibration; that of extremes where nobody knows."""
     method = registry.methods.get(case.method)
-    return -1 if method is None else max(map(NEEDS.index, method.needs), default=-1)
+    asks = 0 if method is None else max(map(NEEDS.index, method.needs), default=0)
+    return asks if case.exclude == NONE else max(asks, NEEDS.index(HISTOGRAM))

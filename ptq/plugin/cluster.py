@@ -7,16 +7,18 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from ptq.cases import Case
+from ptq.data.blocks import BLOCK
 from ptq.engine.progress import Notify
 from ptq.errors import NotInstalled, PtqError, one_line
 from ptq.gate.graph import Task, tasks
+from ptq.gate.judge import Judge
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
 from ptq.plugin.worker import Job, Told, differs, identity, work
 
@@ -42,7 +44,8 @@ class Cluster:
         workloads = {name: pipeline.workload for name, pipeline in judge.pipelines.items()}
         params = [getattr(getattr(item, "callspec", None), "params", {}) for item in session.items]
         cases = [each["case"] for each in params if isinstance(each.get("case"), Case) and "batch" not in each]
-        todo = tasks((case for case in cases if case.workload in workloads), workloads, judge.registry)
+        cases = [case for case in cases if case.workload in workloads]
+        todo = tasks(cases, workloads, judge.registry, _blocks(judge, {case.workload for case in cases}))
         if not todo:
             return
         start = time.perf_counter()
@@ -50,7 +53,7 @@ class Cluster:
             done = distribute(address, todo, self._job(), self._config.stash[NOTIFY])
         took = time.perf_counter() - start
         self.lines += done.faults
-        self.lines.append(f"dask: {done.finished} of {len(todo)} cases made by {done.workers} workers in {took:.1f} s")
+        self.lines.append(f"dask: {done.finished} of {len(todo)} tasks made by {done.workers} workers in {took:.1f} s")
 
     def _job(self) -> Job:
         option, store = self._config.getoption, judge_of(self._config).store
@@ -97,7 +100,7 @@ def distribute(address: str, todo: Sequence[Task], job: Any, notify: Notify, wor
             break
     done.finished = len(todo) - len(left)
     if left:
-        done.faults.append(f"dask: {len(left)} cases were not made by workers ({why or 'they died'}): made here")
+        done.faults.append(f"dask: {len(left)} tasks were not made by workers ({why or 'they died'}): made here")
     return done
 
 
@@ -112,16 +115,16 @@ def _submitted(
         return list(todo)
     token = uuid.uuid4().hex[:8]
     futures: dict[str, Any] = {}
-    names = {task.case for task in todo}
+    names = {task.name for task in todo}
     for place, task in enumerate(todo):
-        futures[task.case] = client.submit(
-            work, job, task.case, [futures[name] for name in task.needs if name in names],
-            key=f"ptq-{token}-{task.case}", pure=False, retries=3, priority=-place,
+        futures[task.name] = client.submit(
+            work, job, task.case, [futures[name] for name in task.needs if name in names], task.block,
+            key=f"ptq-{token}-{task.name}", pure=False, retries=3, priority=-place,
             workers=None if fit is True else fit,
         )  # fmt: skip
     said = time.monotonic()
     finished: set[str] = set()
-    by_key = {future.key: case for case, future in futures.items()}
+    by_key = {future.key: name for name, future in futures.items()}
     for future in as_completed(list(futures.values()), loop=client.loop):
         with suppress(Exception):  # it was killed with its worker, or lost with the scheduler
             told = future.result()
@@ -132,8 +135,8 @@ def _submitted(
             finished.add(by_key[future.key])
             if time.monotonic() - said > 10:
                 said = time.monotonic()
-                notify(f"dask: {len(finished)} of {len(todo)} cases")
-    return [task for task in todo if task.case not in finished]
+                notify(f"dask: {len(finished)} of {len(todo)} tasks, see {client.dashboard_link}")
+    return [task for task in todo if task.name not in finished]
 
 
 def _fitting(client: Any, done: Done) -> bool | list[str]:
@@ -167,6 +170,15 @@ def _address(given: str) -> Iterator[str]:
         n_workers=int(local[1] or cores), threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0"
     ) as cluster:
         yield cluster.scheduler_address
+
+
+def _blocks(judge: Judge, workloads: Collection[str]) -> dict[str, int]:
+    """How many blocks the calibration samples of workloads have, as far as that is known before a model is."""
+    found = {}
+    for name in workloads:
+        with suppress(PtqError):  # said where the case is judged
+            found[name] = -(-judge.pipelines[name].facts("calibration").n // BLOCK)
+    return found
 
 
 def check_cluster(address: str) -> None:

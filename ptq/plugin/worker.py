@@ -56,8 +56,9 @@ def differs(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     )
 
 
-def work(job: Job, case: str, after: Sequence[object] = ()) -> Told:
-    """Make all steps of a case; what cannot be made, the test that asks for it will say.
+def work(job: Job, case: str, after: Sequence[object] = (), block: tuple[str, int] | None = None) -> Told:
+    """Make all steps of a case, or a block of what it calibrates by; what cannot be made, the test that asks for it
+    will say.
 
     `after` are what other tasks told: they are done then.
     """
@@ -71,7 +72,10 @@ def work(job: Job, case: str, after: Sequence[object] = ()) -> Told:
         try:
             (found,) = (each for each in judge.cases() if each.id == case)
             before = sum(judge.store.counts.values())
-            judge.result(found)
+            if block is None:
+                judge.result(found)
+            else:
+                judge.pipelines[found.workload].passes.make_block(*block)
             return Told(sum(judge.store.counts.values()) - before)
         except Exception:  # of this case alone: it is told where the test asks for it
             return Told()

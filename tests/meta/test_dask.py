@@ -42,6 +42,11 @@ def test_who_makes_a_pass_goes_first(tmp_path: Path) -> None:
     assert needs["u8s8-minmax"] == ("mine-onnxruntime-fp32", "mine-onnxruntime-int8-minmax")
     assert "mine-onnxruntime-int8-entropy" in needs["u8s8-mse_gptq-channel"]
     assert "mine-onnxruntime-u8s8-mse_gptq-channel" in needs["uint8-mse_gptq-channel"]
+    parted = tasks([by_id[f"mine-onnxruntime-{each}"] for each in made[:5]], {"mine": workload}, registry, {"mine": 3})
+    blocks = [task.block for task in parted if task.block]
+    assert blocks == [(need, number) for need in ("histogram", "moments") for number in range(3)]
+    (first,) = (task for task in parted if task.name == "mine-onnxruntime-int8-entropy")
+    assert {f"mine-onnxruntime-int8-entropy histogram {number}" for number in range(3)} <= set(first.needs)
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +58,14 @@ def cluster() -> Iterator[Any]:
         yield found
 
 
-def note(folder: str, case: str, after: Sequence[object] = ()) -> Told:
+def note(folder: str, case: str, after: Sequence[object] = (), block: object = None) -> Told:
     """Work that leaves a file; everything it is to come after has to be there."""
     time.sleep(0.01)
     (Path(folder) / f"{case}.{len(after)}").touch()
     return Told(1)
 
 
-def picky(folder: str, case: str, after: Sequence[object] = ()) -> Told:
+def picky(folder: str, case: str, after: Sequence[object] = (), block: object = None) -> Told:
     """Work that some refuse."""
     return Told(fault="would give other results (onnxruntime 1.0, but here 2.0)") if case == "b" else Told(1)
 
@@ -123,7 +128,7 @@ def test_a_run_through_dask_is_equal_to_the_byte(
         monkeypatch.setenv("PTQ_CACHE", str(tmp_path / name))
         result = run(repository, *few, "--ptq-json", f"{name}.json", "--ptq-artifacts", name, *more)
         result.assert_outcomes(passed=4, deselected=3)
-    result.stdout.fnmatch_lines(["ptq: store: 0 made, *", "ptq: dask: 4 of 4 cases made by 2 workers in * s"])
+    result.stdout.fnmatch_lines(["ptq: store: 0 made, *", "ptq: dask: 4 of 4 tasks made by 2 workers in * s"])
     assert timeless(repository.path / "alone.json") == timeless(repository.path / "dask.json")
     digests = [
         {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (repository.path / name).iterdir()}
