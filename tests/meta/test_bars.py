@@ -123,7 +123,7 @@ GOOD = 'why = "measured"\nfloor = 0.9\n'
             '["a"]\n' + GOOD + 'expected_failure = ["accuracy without avx9"]',
             "each alone or as in 'accuracy without vnni'",
         ),
-        ('["a"]\n' + GOOD + "confidence = 0.9", "confidence=0.9, but none of max_drop, min_speedup, max_ratio is set"),
+        ('["a"]\n' + GOOD + "confidence = 0.9", "confidence=0.9, but none of max_drop, min_speedup, max_ratio, max_ra"),
         ('["a"]\nfloor = 0.9', "has no why"),
         ('["a"]\nwhy = " "\nfloor = 0.9', "why=' ', but should be a sentence"),
         ('["a"]\nwhy = "w"\nmax_ratio = 1.0', "has none of floor, ceiling, max_drop, min_agreement, min_sqnr_db"),
