@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -252,6 +253,8 @@ def cache(*arguments: str) -> None:
     with pytest.raises(SystemExit) as left:
         main(["cache", *arguments])
     assert left.value.code == 0
+    del left  # its traceback holds the command's store, which a next one would take for another run
+    gc.collect()
 
 
 def test_ptq_cache_shows_both_levels_and_prunes_by_age_and_size(
