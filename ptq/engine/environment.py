@@ -16,7 +16,7 @@ ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8m
 
 LIBRARIES = (
     "ptq", "numpy", "scipy", "onnx", "onnxruntime", "tensorflow", "tf2onnx", "torch", "torchvision", "torchao",
-    "onnx2torch", "ai-edge-litert", "opencv-python-headless", "pycocotools", "pytest", "pytest-benchmark",
+    "onnx2torch", "ai-edge-litert", "opencv-python-headless", "pycocotools", "tokenizers", "pytest", "pytest-benchmark",
 )  # fmt: skip
 _CPUINFO = Path("/proc/cpuinfo")
 

@@ -29,7 +29,7 @@ from ptq.files import cache_folder, file_digest, write_bytes
 _PACKAGE = Path(__file__).resolve().parents[1]
 _FRAMEWORKS = frozenset({
     *("numpy", "scipy", "sklearn", "cv2", "PIL", "onnx", "onnxruntime", "onnx2torch", "torch", "torchvision"),
-    *("torchao", "tensorflow", "keras", "tf2onnx", "pytest"),
+    *("torchao", "tensorflow", "keras", "tf2onnx", "pytest", "tokenizers"),
 })  # fmt: skip
 _INSTALLED = tuple(
     {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}

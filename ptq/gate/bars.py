@@ -32,6 +32,7 @@ class Bar:
     max_drop: largest loss against FP32 on the same samples: percentage points for a share, else in the metric's unit.
     min_agreement: least share of decisions equal to FP32's, 0..1.
     min_sqnr_db: least SQNR of the outputs against FP32's, dB.
+    min_cosine: least mean over samples of the cosine of the outputs with FP32's, -1..1: for embeddings.
     confidence: of the interval the drop is judged by, inside (0, 1). When set, an unresolved verdict is red.
     min_integer_share: least share of compute nodes that really run in integer, 0..1.
     min_speedup: least FP32 time / quantized time, above 0.
@@ -48,6 +49,7 @@ class Bar:
     max_drop: float | None = None
     min_agreement: float | None = None
     min_sqnr_db: float | None = None
+    min_cosine: float | None = None
     confidence: float | None = None
     min_integer_share: float | None = None
     min_speedup: float | None = None
@@ -188,7 +190,7 @@ def load_bars(path: Path) -> Bars:
     return Bars(path, tuple(_bar(path, pattern, table) for pattern, table in tables.items()))
 
 
-ACCURACY = ("floor", "ceiling", "max_drop", "min_agreement", "min_sqnr_db")
+ACCURACY = ("floor", "ceiling", "max_drop", "min_agreement", "min_sqnr_db", "min_cosine")
 """The keys that hold an accuracy to something; a bar has at least one."""
 INTERVALS = ("max_drop", "min_speedup", "max_ratio", "max_ratio_fastest_fp32")
 """The keys that are judged by an interval."""
@@ -199,6 +201,7 @@ _RANGES: Mapping[str, tuple[float, float, str]] = {
     "max_drop": (0, _MOST, "a number from 0, in percentage points or in the metric's unit"),
     "min_agreement": (0, 1, "a number in 0..1"),
     "min_sqnr_db": (-_MOST, _MOST, "a number, in dB"),
+    "min_cosine": (-1, 1, "a number in -1..1"),
     "confidence": (1e-9, 1 - 1e-9, "a number above 0 and below 1, e.g. 0.95"),
     "min_integer_share": (0, 1, "a number in 0..1"),
     "min_speedup": (1e-9, 1e9, "a number above 0, e.g. 1.1"),

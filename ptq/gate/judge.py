@@ -212,6 +212,7 @@ class Judge:
             fp32_correct=fp32.correct,
             agreement=found.agreement,
             sqnr_db=None if found.sqnr_db == math.inf else found.sqnr_db,
+            cosine=found.cosine,
             per_class=score.per_class,
             fp32_per_class=fp32.per_class,
             details=score.details,
@@ -248,7 +249,8 @@ class Judge:
         for value in (found.score.value, found.fp32.value, interval.drop, interval.low, interval.high):
             if not math.isfinite(value):
                 raise BadData(f"{case.id}: {metric.name} gave {value}, but should give a finite number")
-        for key, have in (("min_agreement", found.agreement), ("min_sqnr_db", found.sqnr_db)):
+        beside = {"min_agreement": found.agreement, "min_sqnr_db": found.sqnr_db, "min_cosine": found.cosine}
+        for key, have in beside.items():
             if getattr(bar, key) is not None and have is None:
                 raise self.bars.unusable(
                     bar, f"{key}={getattr(bar, key):g}, but outputs of {case.id} cannot be compared so: remove it"

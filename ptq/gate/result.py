@@ -68,6 +68,7 @@ class Result:
     unit: str = SHARE
     higher_is_better: bool = True
     truth: str = GIVEN
+    cosine: float | None = None
 
     @property
     def judged(self) -> bool:

@@ -20,8 +20,8 @@ class Integer:
 
     @property
     def numpy(self) -> str:
-        """numpy's and ONNX's name, e.g. ``int8`` or ``uint4``."""
-        return f"{'' if self.signed else 'u'}int{self.bits}"
+        """numpy's and ONNX's name of what holds it, e.g. ``int8``, also for seven bits, or ``uint4``."""
+        return f"{'' if self.signed else 'u'}int{8 if self.bits == 7 else self.bits}"
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,17 @@ class Dtype:
         return Quantizer(bits=self.weight.bits, signed=self.weight.signed, symmetric=self.weight.signed)
 
 
-_S4, _S8, _U4, _U8, _U16 = Integer(4, True), Integer(8, True), Integer(4, False), Integer(8, False), Integer(16, False)
+_S4, _S7, _S8 = Integer(4, True), Integer(7, True), Integer(8, True)
+_U4, _U8, _U16 = Integer(4, False), Integer(8, False), Integer(16, False)
 
 DTYPES: Mapping[str, Dtype] = {
     "int8": Dtype(_S8, _S8),
     "uint8": Dtype(_U8, _U8),
     "u8s8": Dtype(_U8, _S8),
+    "u8s7": Dtype(_U8, _S7),
     "u16s8": Dtype(_U16, _S8),
     "u8s4": Dtype(_U8, _S4),
     "u4s4": Dtype(_U4, _S4),
 }
-"""By name, (activation, weight): the names a case's `dtype` may have beside ``fp32``."""
+"""By name, (activation, weight): the names a case's `dtype` may have beside ``fp32``. ``u8s7`` runs on the kernels of
+``u8s8``, and is right on a CPU without VNNI too: a sum of two products with 7 bits fits in the 16 these add up in."""

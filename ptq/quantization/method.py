@@ -51,6 +51,7 @@ class Method:
     corrects: what moves weights and biases on the calibration samples after ranges are chosen, see
         `ptq.quantization.plan.Correct`; None: nothing does.
     transforms: what rewrites the float model first, one after the other.
+    dynamic: whether activations get their ranges at run time, of each batch anew; `choose` is not asked then.
     listed: whether every workload's grid has it; else those alone that name it in `Workload.methods`.
 
     Raises `PtqError` for a need that does not exist.
@@ -61,6 +62,7 @@ class Method:
     needs: frozenset[str] = frozenset({HISTOGRAM})
     corrects: Correct | None = None
     transforms: tuple[Transform, ...] = ()
+    dynamic: bool = False
     listed: bool = True
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ Schema ``ptq/1``, one object:
     - ``n, value, fp32_value, drop, interval, p``: drop and interval in percentage points for a share, else in the
       metric's unit, positive is worse whatever the direction; ``p`` of the paired test.
     - ``agreement``: share of equal decisions with FP32. ``sqnr_db``: of the outputs, null when equal to the bit.
+      ``cosine``: mean over samples of the cosine of the outputs with FP32's, null where they cannot be compared.
     - ``per_class, fp32_per_class``: by class name, in the metric's unit. ``details``: what else the metric says, as
       top1's ``confusion`` counts, [label][decision].
     - ``size_bytes, fp32_size_bytes``; ``integer_share``: compute nodes that really run in integer, 0..1.
@@ -81,7 +82,7 @@ from ptq.report.timings import Race
 
 SCHEMA = "ptq/1"
 Row = Mapping[str, Any]
-_ADDED = ("unit", "higher_is_better", "truth")
+_ADDED = ("unit", "higher_is_better", "truth", "cosine")
 """Fields of a result that reports of an earlier ptq lack; their defaults are what was the case then."""
 _FIELDS = {"id": str, **get_type_hints(Case), **get_type_hints(Result)}
 del _FIELDS["case"]
