@@ -15,7 +15,7 @@ from ptq.models.graph import Graph, attributes
 from ptq.models.onnx_file import load, serialized
 from ptq.quantization import weights
 from ptq.quantization.calibration import Calibration
-from ptq.quantization.gptq import bias_shift, round_weights
+from ptq.quantization.gptq import bias_shift, fit_weights
 from ptq.quantization.plan import Plan, WeightGrid
 
 
@@ -28,7 +28,7 @@ def correct(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tup
     """
     from onnx import numpy_helper
 
-    proto, quantizer, seen = load(model), plan.dtype.weight_quantizer, calibration.moments()
+    proto, seen = load(model), calibration.moments()
     pool_globally(proto)
     constants = Graph(proto.graph).initializers
     grids: dict[str, WeightGrid] = {}
@@ -37,12 +37,13 @@ def correct(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tup
             continue
         name, found = layer.node.input[1], seen[layer.output]
         axis = layer.axis if plan.per_channel else None
-        scale, zero_point = quantizer.grids(*weights.ranges(layer.weights, axis))
-        rounded = round_weights(layer.rows, quantizer, scale, zero_point, found, centred=layer.has_bias)
+        low, high = weights.ranges(layer.weights, axis)
+        quantizer = plan.weight(name).weight_quantizer
+        rounded, scale, zero_point = fit_weights(layer.rows, quantizer, low, high, found, centred=layer.has_bias)
         constants[name].CopyFrom(numpy_helper.from_array(layer.shaped(rounded), name))
         if layer.has_bias:
             _set_bias(proto, layer.node, bias_shift(layer.rows, rounded, found))
-        grids[name] = WeightGrid(plan.dtype.weight, scale, zero_point, axis)
+        grids[name] = WeightGrid(plan.weight(name), scale, zero_point, axis)
     write_bytes(out, serialized(proto, model))
     return replace(plan, grids=grids), "weights rounded and biases shifted on the calibration samples"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
@@ -11,6 +13,36 @@ from ptq.quantization.quantizer import Quantizer
 
 _DAMPING = 0.01  # of the mean variance, as in the source
 _BLOCK = 128  # columns whose errors reach the rest at once, as in the source
+_SHARES = np.linspace(0.5, 1, 11)  # of the whole range, those tried for a grid of few bits
+_FEW = 8  # bits; of a grid that has as many, the whole range won in every layer it was tried on
+
+
+def fit_weights(
+    rows: npt.NDArray[np.float32],
+    quantizer: Quantizer,
+    low: npt.ArrayLike,
+    high: npt.ArrayLike,
+    moments: Moments,
+    centred: bool = True,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """(rounded, scale, zero_point): `round_weights` over [low, high], of shape () or (outputs,).
+
+    With fewer than 8 bits, over the share of that range, one a grid, that leaves the least expected error.
+    """
+    scale, zero_point = quantizer.grids(low, high)
+    rounded = round_weights(rows, quantizer, scale, zero_point, moments, centred)
+    if quantizer.bits >= _FEW:
+        return rounded, scale, zero_point
+    best = _lost(rows, rounded, moments, centred, scale.shape)
+    for share in _SHARES[-2::-1]:
+        other, zero = quantizer.grids(share * np.asarray(low), share * np.asarray(high))
+        tried = round_weights(rows, quantizer, other, zero, moments, centred)
+        lost = _lost(rows, tried, moments, centred, scale.shape)
+        better = lost < best
+        rounded = np.where(np.broadcast_to(better, len(rows))[:, None], tried, rounded)
+        scale, zero_point = np.where(better, other, scale), np.where(better, zero, zero_point)
+        best = np.where(better, lost, best)
+    return rounded, scale, zero_point
 
 
 def round_weights(
@@ -36,11 +68,32 @@ def round_weights(
     scales = np.broadcast_to(scale, len(rows)).astype(np.float64)
     zeros = np.broadcast_to(zero_point, len(rows)).astype(np.float64)
     with threadpool_limits(limits=1, user_api="blas"):  # the same bits whatever the cores
-        for group, (mean, covariance) in enumerate(zip(moments.mean, moments.covariance, strict=True)):
+        for group, hessian in enumerate(_hessians(moments, centred)):
             part = slice(group * outputs, (group + 1) * outputs)
-            hessian = covariance if centred else covariance + np.outer(mean, mean)
             rounded[part] = _round_group(rows[part].astype(np.float64), quantizer, scales[part], zeros[part], hessian)
     return rounded
+
+
+def _lost(
+    rows: npt.NDArray[np.float32],
+    rounded: npt.NDArray[np.float32],
+    moments: Moments,
+    centred: bool,
+    shape: tuple[int, ...],
+) -> Doubles:
+    """Expected squared error of every output, shape (outputs,), or of all of them together for `shape` ()."""
+    lost, outputs = rows.astype(np.float64) - rounded, len(rows) // len(moments.mean)
+    each = np.empty(len(rows))
+    with threadpool_limits(limits=1, user_api="blas"):
+        for group, hessian in enumerate(_hessians(moments, centred)):
+            part = lost[group * outputs : (group + 1) * outputs]
+            each[group * outputs : (group + 1) * outputs] = ((part @ hessian) * part).sum(axis=1)
+    return each if shape else each.sum()
+
+
+def _hessians(moments: Moments, centred: bool) -> Iterator[Doubles]:
+    for mean, covariance in zip(moments.mean, moments.covariance, strict=True):
+        yield covariance if centred else covariance + np.outer(mean, mean)
 
 
 def bias_shift(
