@@ -42,7 +42,7 @@ def correct(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tup
         rounded, scale, zero_point = fit_weights(layer.rows, quantizer, low, high, found, centred=layer.has_bias)
         constants[name].CopyFrom(numpy_helper.from_array(layer.shaped(rounded), name))
         if layer.has_bias:
-            _set_bias(proto, layer.node, bias_shift(layer.rows, rounded, found))
+            set_bias(proto, layer.node, bias_shift(layer.rows, rounded, found), shift=True)
         grids[name] = WeightGrid(plan.weight(name), scale, zero_point, axis)
     write_bytes(out, serialized(proto, model))
     return replace(plan, grids=grids), "weights rounded and biases shifted on the calibration samples"
@@ -68,17 +68,24 @@ def pool_globally(model: Any) -> int:
     return turned
 
 
-def _set_bias(model: Any, node: Any, shift: npt.NDArray[np.float32]) -> None:
-    """Give the node a bias of its own, moved by `shift`: another node may read the same one."""
+def set_bias(
+    model: Any, node: Any, values: npt.NDArray[np.float32], shift: bool = False
+) -> npt.NDArray[np.float32] | None:
+    """Give the node a bias of its own, as another node may read the same one: `values`, or its own moved by them.
+
+    None, and nothing is done, where it is computed at run time.
+    """
     from onnx import numpy_helper
 
     old = node.input[2] if len(node.input) > 2 else ""
     held = Graph(model.graph).initializers
     if old and old not in held:
-        return  # computed at run time
+        return None
     beta = attributes(node).get("beta", 1.0)
-    bias = numpy_helper.to_array(held[old]) if old else np.zeros(shift.shape, np.float32)
+    bias = numpy_helper.to_array(held[old]) if old and shift else np.zeros(values.shape, np.float32)
     name = f"{node.output[0]}_corrected_bias"
-    model.graph.initializer.append(numpy_helper.from_array((bias + shift / beta).astype(np.float32), name))
+    moved: npt.NDArray[np.float32] = (bias + values / beta).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(moved, name))
     del node.input[2:]
     node.input.append(name)
+    return moved

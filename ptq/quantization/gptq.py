@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,15 @@ def fit_weights(
     With fewer than 8 bits, over the share of that range, one a grid, that leaves the least expected error.
     """
     scale, zero_point = quantizer.grids(low, high)
-    rounded = round_weights(rows, quantizer, scale, zero_point, moments, centred)
+    with threadpool_limits(limits=1, user_api="blas"):
+        factors = [_Factor.of(hessian) for hessian in _hessians(moments, centred)]
+    rounded = _round(rows, quantizer, scale, zero_point, factors)
     if quantizer.bits >= _FEW:
         return rounded, scale, zero_point
     best = _lost(rows, rounded, moments, centred, scale.shape)
     for share in _SHARES[-2::-1]:
         other, zero = quantizer.grids(share * np.asarray(low), share * np.asarray(high))
-        tried = round_weights(rows, quantizer, other, zero, moments, centred)
+        tried = _round(rows, quantizer, other, zero, factors)
         lost = _lost(rows, tried, moments, centred, scale.shape)
         better = lost < best
         rounded = np.where(np.broadcast_to(better, len(rows))[:, None], tried, rounded)
@@ -63,15 +66,9 @@ def round_weights(
     Source: Frantar et al. (2022), GPTQ, arXiv:2210.17323, with the columns in the order of falling variance and the
     covariance of the inputs as the Hessian.
     """
-    rounded = np.empty(rows.shape, np.float32)
-    outputs = len(rows) // len(moments.mean)
-    scales = np.broadcast_to(scale, len(rows)).astype(np.float64)
-    zeros = np.broadcast_to(zero_point, len(rows)).astype(np.float64)
-    with threadpool_limits(limits=1, user_api="blas"):  # the same bits whatever the cores
-        for group, hessian in enumerate(_hessians(moments, centred)):
-            part = slice(group * outputs, (group + 1) * outputs)
-            rounded[part] = _round_group(rows[part].astype(np.float64), quantizer, scales[part], zeros[part], hessian)
-    return rounded
+    with threadpool_limits(limits=1, user_api="blas"):
+        factors = [_Factor.of(hessian) for hessian in _hessians(moments, centred)]
+    return _round(rows, quantizer, scale, zero_point, factors)
 
 
 def _lost(
@@ -111,12 +108,40 @@ def bias_shift(
     return moved
 
 
-def _round_group(rows: Doubles, quantizer: Quantizer, scale: Doubles, zero: Doubles, hessian: Doubles) -> Doubles:
-    length = rows.shape[1]
-    variance = np.diag(hessian)
-    damping = _DAMPING * float(variance.mean()) or 1.0
-    order = np.argsort(-variance, kind="stable")
-    upper = _factor(hessian[np.ix_(order, order)], damping)
+@dataclass(frozen=True, eq=False)
+class _Factor:
+    """The columns of a group in the order of falling variance, and the upper factor of their damped inverse Hessian."""
+
+    order: npt.NDArray[np.intp]
+    upper: Doubles
+
+    @classmethod
+    def of(cls, hessian: Doubles) -> _Factor:
+        variance = np.diag(hessian)
+        order = np.argsort(-variance, kind="stable")
+        return cls(order, _upper(hessian[np.ix_(order, order)], _DAMPING * float(variance.mean()) or 1.0))
+
+
+def _round(
+    rows: npt.NDArray[np.float32],
+    quantizer: Quantizer,
+    scale: npt.NDArray[np.float32],
+    zero_point: npt.NDArray[np.int64],
+    factors: list[_Factor],
+) -> npt.NDArray[np.float32]:
+    rounded = np.empty(rows.shape, np.float32)
+    outputs = len(rows) // len(factors)
+    scales = np.broadcast_to(scale, len(rows)).astype(np.float64)
+    zeros = np.broadcast_to(zero_point, len(rows)).astype(np.float64)
+    with threadpool_limits(limits=1, user_api="blas"):  # the same bits whatever the cores
+        for group, factor in enumerate(factors):
+            part = slice(group * outputs, (group + 1) * outputs)
+            rounded[part] = _round_group(rows[part].astype(np.float64), quantizer, scales[part], zeros[part], factor)
+    return rounded
+
+
+def _round_group(rows: Doubles, quantizer: Quantizer, scale: Doubles, zero: Doubles, factor: _Factor) -> Doubles:
+    length, order, upper = rows.shape[1], factor.order, factor.upper
     # a weight's column is a row here: all that is touched lies together
     left, rounded = np.ascontiguousarray(rows.T[order]), np.empty((length, len(rows)))
     for start in range(0, length, _BLOCK):
@@ -133,9 +158,9 @@ def _round_group(rows: Doubles, quantizer: Quantizer, scale: Doubles, zero: Doub
     return rounded[back].T
 
 
-def _factor(hessian: Doubles, damping: float) -> Doubles:
+def _upper(hessian: Doubles, damping: float) -> Doubles:
     """The upper factor of the damped inverse; damped more where inputs depend on one another too closely."""
     try:
         return np.linalg.cholesky(np.linalg.inv(hessian + damping * np.eye(len(hessian)))).T
     except np.linalg.LinAlgError:
-        return _factor(hessian, 10 * damping)
+        return _upper(hessian, 10 * damping)

@@ -23,7 +23,7 @@ LAYERS = (
 """The parts of the package, lowest first: a part imports only from those before it, and from itself."""
 FRAMEWORKS = {
     "onnxruntime": ("backends/onnxruntime/", "models/", "calibration/"),
-    "torch": ("backends/torch/", "quantization/reconstruct/"),
+    "torch": ("backends/torch/",),
     "torchao": ("backends/torch/",),
     "onnx2torch": ("backends/torch/",),
     "tensorflow": ("backends/tflite/", "models/"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ptq.models.graph import Graph, attributes, subgraphs
 from ptq.quantization.plan import Plan
 
 OPSET = 21
@@ -39,6 +40,28 @@ def modern(model: Any) -> Any:
     return converted
 
 
+def stand_up(model: Any) -> set[str]:
+    """Transpose the constant weights of every Gemm that reads them as they are; the names of these.
+
+    onnxruntime turns a Gemm of dequantized weights into MatMulNBits, whose default rounds activations to 8 bits of its
+    own: ResNet8 u16s8 lost 4 dB of 41. It leaves a transposed one alone.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = Graph(model.graph)
+    turned = set()
+    for node in graph.nodes:
+        weights = graph.initializers.get(node.input[1]) if node.op_type == "Gemm" else None
+        if weights is None or len(graph.readers[weights.name]) > 1 or attributes(node).get("transB"):
+            continue
+        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights).T.copy(), weights.name))
+        kept = [each for each in node.attribute if each.name != "transB"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute("transB", 1)])
+        turned.add(weights.name)
+    return turned
+
+
 def compact(model: Any) -> None:
     """Leave out what a small file should not carry and nobody reads: shapes that are inferred anyway, names of
     quantizers, operator sets that are not used.
@@ -58,12 +81,8 @@ def compact(model: Any) -> None:
     taken = {each.name for each in (*model.graph.input, *model.graph.output, *model.graph.initializer)}
     taken |= {each for node in model.graph.node for each in node.output}
     short = {name: new for name, new in short.items() if name not in {o.name for o in model.graph.output}}
-    if taken & set(short.values()) or any(_holds_graphs(node) for node in model.graph.node):
+    if taken & set(short.values()) or any(list(subgraphs(node)) for node in model.graph.node):
         return
     for node in model.graph.node:
         node.input[:] = [short.get(each, each) for each in node.input]
         node.output[:] = [short.get(each, each) for each in node.output]
-
-
-def _holds_graphs(node: Any) -> bool:
-    return any(each.HasField("g") or each.graphs for each in node.attribute)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptq.backends.onnxruntime.few_bits import compact, modern, needs_modern
+from ptq.backends.onnxruntime.few_bits import compact, modern, needs_modern, stand_up
 from ptq.backends.onnxruntime.grid import Grid, grid, quant_type
 from ptq.calibration.layers import layers
 from ptq.errors import BadModel, one_line
@@ -42,7 +42,10 @@ def quantize(prepared: Path, plan: Plan, out: Path, name: Path | None = None) ->
         # quantize_static writes and removes a file beside the model: in a shared folder, another process's too
         own, cache, made = (Path(folder) / each for each in ("prepared.onnx", "ranges.json", "made.onnx"))
         if few := needs_modern(plan):
-            write_bytes(own, serialized(modern(load(prepared)), prepared))
+            proto = modern(load(prepared))
+            for turned in stand_up(proto) & {each for each, held in chosen.items() if "axis" in held[0]}:
+                chosen[turned][0]["axis"] = 0
+            write_bytes(own, serialized(proto, prepared))
         else:
             shutil.copyfile(prepared, own)
         save_tensors_data(TensorsData(CalibrationMethod.MinMax, single), cache)
