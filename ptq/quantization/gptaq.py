@@ -21,6 +21,7 @@ from ptq.models.nodes import Nodes, Tensors
 from ptq.models.onnx_file import load, serialized
 from ptq.quantization import weights
 from ptq.quantization.calibration import Calibration
+from ptq.quantization.clip import FEW, clip
 from ptq.quantization.correct import pool_globally, set_bias
 from ptq.quantization.cross_moments import CrossMoments
 from ptq.quantization.gptq import fit_weights
@@ -51,9 +52,10 @@ def gptaq(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tuple
     exact, rounded = Nodes(source, model), Rounded(proto, plan, model)
     found = {layer.output: layer for layer in layers(proto) if layer.node.name not in plan.exclude}
     given, n = _some(calibration.samples, exact)
-    have = [rounded.enter(each) for each in given]
+    have = [dict(each) for each in given]
     grids: dict[str, WeightGrid] = {}
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor() as pool:
+        _settle(rounded, plan, list(have[0]), exact, given, have)
         for index, node in enumerate(rounded.graph.nodes):
             for seen, made in zip(given, pool.map(partial(exact.run, index), given), strict=True):
                 seen.update(made)
@@ -67,11 +69,13 @@ def gptaq(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tuple
                 held.CopyFrom(numpy_helper.from_array(layer.shaped(fitted), name))
             for seen, made in zip(have, pool.map(partial(rounded.run, index), have), strict=True):
                 seen.update(made)
+            _settle(rounded, plan, list(node.output), exact, given, have)
             for seen in (*given, *have):
                 for gone in exact.gone(index):
                     seen.pop(gone, None)
     write_bytes(out, serialized(proto, model))
-    return replace(plan, grids=grids), f"weights and biases fitted layer by layer on {n} of the calibration samples"
+    ranges = {**plan.ranges, **{name: rounded.ranges[owner] for name, owner in rounded.owners.items()}}
+    return replace(plan, grids=grids, ranges=ranges), f"weights and biases fitted layer by layer on {n} of the calibration samples"
 
 
 def _fit(
@@ -94,6 +98,19 @@ def _fit(
     integer = plan.weight(layer.node.input[1])
     fitted, scale, zero = fit_weights(target, integer.weight_quantizer, low, high, found.moments, layer.has_bias)
     return fitted, found.left(fitted), WeightGrid(integer, scale, zero, axis)
+
+
+def _settle(
+    rounded: Rounded, plan: Plan, names: list[str], exact: Nodes, seen: Sequence[Tensors], have: Sequence[Tensors]
+) -> None:
+    """Round activations that were just made; those of few bits over a range that is searched for."""
+    for name in names:
+        quantizer = plan.activation(name).quantizer
+        fixed = exact.graph.producer.get(name) is not None and exact.graph.producer[name].op_type == "Softmax"
+        if rounded.owners.get(name) == name and quantizer.bits < FEW and not fixed:
+            rounded.span(name, quantizer, clip(quantizer, rounded.ranges[name], name, exact, seen, have))
+    for each in have:
+        each.update(rounded.settle({name: each[name] for name in names if name in each}))
 
 
 def _partner(rounded: Rounded, output: str, ready: Tensors) -> str | None:

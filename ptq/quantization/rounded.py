@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ptq.calibration.layers import Layer
 from ptq.models.nodes import Nodes, Tensors
+from ptq.quantization.method import Range
 from ptq.quantization.plan import Plan, WeightGrid
 from ptq.quantization.points import points
 from ptq.quantization.quantizer import Quantizer
@@ -21,19 +22,22 @@ class Rounded(Nodes):
 
     def __init__(self, model: Any, plan: Plan, name: Path) -> None:
         super().__init__(model, name)
+        self.owners = points(self.graph, plan)
+        self.ranges: dict[str, Range] = {}
         self._grids: dict[str, tuple[Quantizer, np.float32, int]] = {}
-        for tensor, owner in points(self.graph, plan).items():
-            maker, quantizer = self.graph.producer.get(owner), plan.activation(owner).quantizer
+        for owner in dict.fromkeys(self.owners.values()):
+            maker = self.graph.producer.get(owner)
             known = (0.0, 1.0) if maker is not None and maker.op_type == "Softmax" else plan.ranges[owner]
-            self._grids[tensor] = quantizer, *quantizer.parameters(*known)
+            self.span(owner, plan.activation(owner).quantizer, known)
 
-    def enter(self, given: Mapping[str, npt.NDArray[Any]]) -> Tensors:
-        """Inputs as the model takes them."""
-        return {name: self._round(name, each) for name, each in given.items()}
+    def span(self, owner: str, quantizer: Quantizer, known: Range) -> None:
+        """Round activation `owner`, and what has its grid, over a range."""
+        self.ranges[owner] = known
+        self._grids[owner] = quantizer, *quantizer.parameters(*known)
 
-    def run(self, index: int, seen: Mapping[str, npt.NDArray[Any]]) -> Tensors:
-        """What the node of that `index` makes, by tensor, rounded."""
-        return {name: self._round(name, each) for name, each in super().run(index, seen).items()}
+    def settle(self, made: Mapping[str, npt.NDArray[Any]]) -> Tensors:
+        """Activations on their grids."""
+        return {name: self._round(name, each) for name, each in made.items()}
 
     def give(
         self, layer: Layer, grid: WeightGrid, rows: npt.NDArray[np.float32], bias: npt.NDArray[np.float32] | None
@@ -42,15 +46,15 @@ class Rounded(Nodes):
         steps of the product of the scales of inputs and weights, coarse where inputs have few bits."""
         self.constants[layer.node.input[1]] = layer.shaped(rows)
         if bias is not None:
-            if layer.node.input[0] in self._grids:
-                step = self._grids[layer.node.input[0]][1] * grid.scale
+            if layer.node.input[0] in self.owners:
+                step = self._grids[self.owners[layer.node.input[0]]][1] * grid.scale
                 bias = (np.rint(bias / step) * step).astype(np.float32)
             self.constants[layer.node.input[2]] = bias
 
     def _round(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if name not in self._grids:
+        if name not in self.owners:
             return values
-        quantizer, scale, zero = self._grids[name]
+        quantizer, scale, zero = self._grids[self.owners[name]]
         steps = np.rint(values / scale)
         np.clip(steps, quantizer.qmin - zero, quantizer.qmax - zero, out=steps)
         steps *= scale
