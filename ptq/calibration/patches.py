@@ -37,6 +37,12 @@ class Window:
     after: tuple[int, ...] = ()
     groups: int = 1
 
+    @property
+    def outputs(self) -> Window:
+        """The window that reads the outputs of this one, place by place in the same order."""
+        ones, zeros = (1,) * len(self.kernel), (0,) * len(self.kernel)
+        return Window(ones, ones, ones, zeros, zeros, self.groups)
+
     def patches(self, images: Float32, most: int, first: int) -> Float32:
         """At most `most` vectors of each sample, evenly spread, shape (groups, n, length).
 

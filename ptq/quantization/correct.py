@@ -15,7 +15,7 @@ from ptq.models.graph import Graph, attributes
 from ptq.models.onnx_file import load, serialized
 from ptq.quantization import weights
 from ptq.quantization.calibration import Calibration
-from ptq.quantization.gptq import bias_shift, round_weights
+from ptq.quantization.gptq import bias_shift, fit_weights
 from ptq.quantization.plan import Plan, WeightGrid
 
 
@@ -28,7 +28,7 @@ def correct(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tup
     """
     from onnx import numpy_helper
 
-    proto, quantizer, seen = load(model), plan.dtype.weight_quantizer, calibration.moments()
+    proto, seen = load(model), calibration.moments()
     pool_globally(proto)
     constants = Graph(proto.graph).initializers
     grids: dict[str, WeightGrid] = {}
@@ -37,12 +37,13 @@ def correct(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tup
             continue
         name, found = layer.node.input[1], seen[layer.output]
         axis = layer.axis if plan.per_channel else None
-        scale, zero_point = quantizer.grids(*weights.ranges(layer.weights, axis))
-        rounded = round_weights(layer.rows, quantizer, scale, zero_point, found, centred=layer.has_bias)
+        low, high = weights.ranges(layer.weights, axis)
+        quantizer = plan.weight(name).weight_quantizer
+        rounded, scale, zero_point = fit_weights(layer.rows, quantizer, low, high, found, centred=layer.has_bias)
         constants[name].CopyFrom(numpy_helper.from_array(layer.shaped(rounded), name))
         if layer.has_bias:
-            _set_bias(proto, layer.node, bias_shift(layer.rows, rounded, found))
-        grids[name] = WeightGrid(plan.dtype.weight, scale, zero_point, axis)
+            set_bias(proto, layer.node, bias_shift(layer.rows, rounded, found), shift=True)
+        grids[name] = WeightGrid(plan.weight(name), scale, zero_point, axis)
     write_bytes(out, serialized(proto, model))
     return replace(plan, grids=grids), "weights rounded and biases shifted on the calibration samples"
 
@@ -67,17 +68,24 @@ def pool_globally(model: Any) -> int:
     return turned
 
 
-def _set_bias(model: Any, node: Any, shift: npt.NDArray[np.float32]) -> None:
-    """Give the node a bias of its own, moved by `shift`: another node may read the same one."""
+def set_bias(
+    model: Any, node: Any, values: npt.NDArray[np.float32], shift: bool = False
+) -> npt.NDArray[np.float32] | None:
+    """Give the node a bias of its own, as another node may read the same one: `values`, or its own moved by them.
+
+    None, and nothing is done, where it is computed at run time.
+    """
     from onnx import numpy_helper
 
     old = node.input[2] if len(node.input) > 2 else ""
     held = Graph(model.graph).initializers
     if old and old not in held:
-        return  # computed at run time
+        return None
     beta = attributes(node).get("beta", 1.0)
-    bias = numpy_helper.to_array(held[old]) if old else np.zeros(shift.shape, np.float32)
+    bias = numpy_helper.to_array(held[old]) if old and shift else np.zeros(values.shape, np.float32)
     name = f"{node.output[0]}_corrected_bias"
-    model.graph.initializer.append(numpy_helper.from_array((bias + shift / beta).astype(np.float32), name))
+    moved: npt.NDArray[np.float32] = (bias + values / beta).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(moved, name))
     del node.input[2:]
     node.input.append(name)
+    return moved

@@ -39,6 +39,7 @@ class Plan:
     per_channel: whether every output channel of a weight has its own scale.
     exclude: names of nodes that stay in float.
     grids: those of weights that were chosen already, by tensor name.
+    integers: those of activations and weights that are not `dtype`'s, by tensor name.
     """
 
     dtype: Dtype
@@ -46,6 +47,15 @@ class Plan:
     per_channel: bool
     exclude: Sequence[str] = ()
     grids: Mapping[str, WeightGrid] = field(default_factory=dict)
+    integers: Mapping[str, Integer] = field(default_factory=dict)
+
+    def activation(self, tensor: str) -> Integer:
+        """What an activation becomes."""
+        return self.integers.get(tensor, self.dtype.activation)
+
+    def weight(self, tensor: str) -> Integer:
+        """What a weight becomes."""
+        return self.integers.get(tensor, self.dtype.weight)
 
 
 Correct = Callable[[Path, Path, Plan, Calibration], tuple[Plan, str]]

@@ -19,6 +19,7 @@ from ptq.models.onnx_file import load, signature, write_whole
 from ptq.models.session import feed, session, shapes
 from ptq.quantization.calibration import Calibration
 from ptq.quantization.dtype import DTYPES
+from ptq.quantization.edges import with_edges
 from ptq.quantization.exclude import choose_exclude, summary
 from ptq.quantization.method import Method
 from ptq.quantization.plan import Plan
@@ -71,6 +72,7 @@ class OnnxRuntime:
         wanted = () if case.exclude == NONE else model.exclude
         excluded = choose_exclude(model.prepared, wanted, calibration.statistics, model.onnx)
         plan = Plan(dtype, ranges, case.granularity == "channel", [each.node for each in excluded])
+        plan = with_edges(model.prepared, plan, case.method, calibration)
         notes = {"calibration": "none: ranges at run time" if method.dynamic else "ptq statistics"}
         if excluded:
             notes["in float"] = summary(excluded)
