@@ -92,8 +92,8 @@ def _check(model: Path, plan: Plan, name: Path) -> None:
     graph = Graph(load(model).graph)
     if not any(node.op_type in _PRODUCTS and node.input[1] in graph.constants for node in graph.nodes):
         raise Unsupported(
-            f"{name.name}: no MatMul or Gemm with constant weights, and no other layer gets faster with activations that "
-            "are quantized at run time"
+            f"{name.name}: no MatMul or Gemm with constant weights, and no other layer gets faster with activations "
+            "that are quantized at run time"
         )
 
 
