@@ -25,7 +25,13 @@ WORDS = 30522
 MOST = 128
 """Tokens of a sentence; what comes after them is cut off."""
 COUNT, SEED = 400, 42
-_METHODS = ("dynamic",)
+_GRID = {
+    *(("u8s8", "dynamic", "tensor"), ("u8s8", "dynamic", "channel"), ("uint8", "dynamic", "channel")),
+    *((dtype, "dynamic_smooth_gptq", "channel") for dtype in ("uint8", "u8s8", "u8s7")),
+    *(("uint8", "minmax", "channel"), ("uint8", "mse_gptq", "channel")),
+}
+"""(dtype, method, granularity) of onnxruntime's cases: its own dynamic quantization, the recipe that keeps most, and static
+quantization of every layer."""
 
 
 def WORKLOAD(data: Path | None) -> Workload:
@@ -43,18 +49,17 @@ def WORKLOAD(data: Path | None) -> Workload:
         },
         metric=Similarity(),
         include=_include,
-        methods=("dynamic",),
+        methods=("dynamic", "dynamic_smooth_gptq"),
         as_evaluated=partial(_as_evaluated, data),
     )
 
 
 def _include(case: Case) -> bool:
-    """A small grid: the float model, what onnxruntime does by default, and the recipes that keep more."""
+    """A small grid: the float model in every runtime, and `_GRID`; torch says of one case why it has none."""
     if case.backend != "onnxruntime" or case.is_float:
-        return case.is_float
-    if case.exclude != NONE:
-        return False
-    return case.method in _METHODS
+        return case.is_float or (case.backend, case.dtype, case.method) == ("torch", "u8s8", "default")
+    static = case.method in ("minmax", "mse_gptq")
+    return (case.exclude != NONE) is static and (case.dtype, case.method, case.granularity) in _GRID
 
 
 def _calibration(data: Path | None) -> ArraySamples:
