@@ -273,6 +273,7 @@ DAMAGE: dict[str, tuple[str, Callable[[dict[str, bytes]], bytes]]] = {
     "a bomb": ("is compressed", lambda whole: zipped({ONNX: bytes(10**6)}, zipfile.ZIP_DEFLATED)),
     "no model": ("cannot read the model", lambda whole: zipped({ONNX: b"\x08\x07not a model"})),
     "half a model": ("cannot read the model", lambda whole: zipped({ONNX: whole[ONNX][:500]})),
+    "a name of bytes": ("cannot read the model", lambda whole: zipped({ONNX: whole[ONNX].replace(b"c2", b"c\xee")})),
     "another file": ("lie in another file; refused", external),
     "no network": ("cannot read the model", lambda whole: zipped({IR: b"<net/>", WEIGHTS: b""})),
     "a cut": ("is not a whole .ovz file", lambda whole: zipped(whole)[:-200]),

@@ -104,6 +104,8 @@ def opened(artifact: Path) -> Opened:
         else:
             weights = np.frombuffer(members[WEIGHTS] or b"\0", np.uint8)
             model = openvino.Core().read_model(members[IR], openvino.Tensor(weights.copy()))
+        for node in model.get_ordered_ops():
+            node.get_friendly_name()  # raises for one that is not UTF-8
         signature = Signature(_tensors(artifact, model.inputs), _tensors(artifact, model.outputs))
     except BadModel:
         raise
