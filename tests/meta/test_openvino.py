@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 from small_encoder import padded, sentences, write_encoder
 from small_model import IMAGES, fit, model_of, small_model
 
+from ptq.api import compare, quantize
 from ptq.backends.onnxruntime import OnnxRuntime
 from ptq.backends.openvino import BACKENDS
 from ptq.backends.openvino.file import IR, ONNX, WEIGHTS, opened, pack
@@ -26,6 +27,7 @@ from ptq.cases import FP32, Case
 from ptq.data.batch import as_batch, only
 from ptq.data.samples import ArraySamples
 from ptq.engine.registry import Registry
+from ptq.engine.store import Store
 from ptq.errors import BadModel, Unsupported
 from ptq.quantization.calibration import Calibration
 from ptq.quantization.dtype import DTYPES
@@ -196,12 +198,39 @@ def test_what_a_preset_cannot_do_is_unsupported_in_words(tmp_path: Path, encoder
 
 
 def test_every_workload_lists_few_cases_and_those_it_names() -> None:
-    listed = [case for case in BACKEND.cases("w", Registry().methods) if not BACKEND.on_demand(case)]
+    cases = [case for case in BACKEND.cases("w", Registry().methods) if case.exclude == "none"]
+    listed = [case for case in cases if not BACKEND.on_demand(case)]
     assert len(listed) == 1 + 4 + 4
     assert {case.method for case in listed} == {
         "none", "performance", "performance_no_overflow_fix", "mixed", "mixed_no_overflow_fix", "minmax", "mse_gptq",
     }  # fmt: skip
     assert BACKEND.graph(PRESET) != BACKEND.graph(MINMAX)
+
+
+def test_its_artifacts_are_known_by_their_paths_alone(small: dict[str, Path], tmp_path: Path) -> None:
+    """And an ONNX file runs in it when it is asked to."""
+    store = Store(tmp_path / "store")
+    found = compare(small["model"], small["minmax"], batch=2, seconds=0.3, max_ratio=100, store=store)
+    assert (found.a.runtime, found.b.runtime) == ("onnxruntime", "openvino")
+    assert found.b.census.integer["Conv"] == 2
+    inputs = {"x": np.asarray(IMAGES.inputs)}
+    assert BACKEND.census(small["model"]) == BACKEND.census(small["float"])
+    np.testing.assert_array_equal(
+        only(BACKEND.load(small["model"])(inputs)), only(BACKEND.load(small["float"])(inputs))
+    )
+    (tmp_path / "m.xml").write_text("<net/>")
+    with pytest.raises(BadModel, match=r"zip -0 model.ovz model.xml model.bin"):
+        BACKEND.load(tmp_path / "m.xml")
+
+
+def test_quantize_takes_the_best_method_there_is(small: dict[str, Path], tmp_path: Path) -> None:
+    made = quantize(small["model"], IMAGES.inputs, backend="openvino", store=Store(tmp_path / "store"))
+    assert str(made.case) == "m-openvino-u8s8-mse_gptq-channel"
+    kept = quantize(
+        small["model"], IMAGES.inputs, backend="openvino", exclude="c2", store=Store(tmp_path / "store"),
+        method="entropy", out=tmp_path / "kept.ovz",
+    )  # fmt: skip
+    assert "c2" in BACKEND.census(kept.path).float_nodes
 
 
 # One file that can be trusted.
@@ -244,6 +273,7 @@ DAMAGE: dict[str, tuple[str, Callable[[dict[str, bytes]], bytes]]] = {
     "a bomb": ("is compressed", lambda whole: zipped({ONNX: bytes(10**6)}, zipfile.ZIP_DEFLATED)),
     "no model": ("cannot read the model", lambda whole: zipped({ONNX: b"\x08\x07not a model"})),
     "half a model": ("cannot read the model", lambda whole: zipped({ONNX: whole[ONNX][:500]})),
+    "a name of bytes": ("cannot read the model", lambda whole: zipped({ONNX: whole[ONNX].replace(b"c2", b"c\xee")})),
     "another file": ("lie in another file; refused", external),
     "no network": ("cannot read the model", lambda whole: zipped({IR: b"<net/>", WEIGHTS: b""})),
     "a cut": ("is not a whole .ovz file", lambda whole: zipped(whole)[:-200]),

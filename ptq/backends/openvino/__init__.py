@@ -49,8 +49,8 @@ class OpenVino:
         yield Case(workload, self.name, FP32)
         for method, preset in presets.PRESETS.items():
             yield Case(workload, self.name, preset.dtype, method, "channel")
-        for method, granularity in product(methods, ("tensor", "channel")):
-            yield Case(workload, self.name, "u8s8", method, granularity)
+        for exclude, method, granularity in product((NONE, "auto"), methods, ("tensor", "channel")):
+            yield Case(workload, self.name, "u8s8", method, granularity, exclude)
 
     def unsupported(self, case: Case) -> str | None:
         if (preset := presets.PRESETS.get(case.method)) is not None:

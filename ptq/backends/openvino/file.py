@@ -22,6 +22,7 @@ from ptq.data.signature import Signature, Tensor
 from ptq.errors import BadModel, one_line
 from ptq.files import write_bytes
 from ptq.models.graph import tensors
+from ptq.models.onnx_file import load, serialized
 from ptq.models.session import feed, shapes
 
 ONNX, IR, WEIGHTS = "model.onnx", "model.xml", "model.bin"
@@ -90,9 +91,9 @@ class Opened:
 
 
 def opened(artifact: Path) -> Opened:
-    """The model in an .ovz file; `BadModel` when it is not one."""
+    """The model in an .ovz file, or an .onnx file as it is; `BadModel` when it is neither."""
     if not artifact.is_file():
-        raise BadModel(f"{artifact}: no such file, but should be an .ovz file")
+        raise BadModel(f"{artifact}: no such file, but should be an .ovz or .onnx file")
     members = _members(artifact)
     import openvino
 
@@ -103,6 +104,8 @@ def opened(artifact: Path) -> Opened:
         else:
             weights = np.frombuffer(members[WEIGHTS] or b"\0", np.uint8)
             model = openvino.Core().read_model(members[IR], openvino.Tensor(weights.copy()))
+        for node in model.get_ordered_ops():
+            node.get_friendly_name()  # raises for one that is not UTF-8
         signature = Signature(_tensors(artifact, model.inputs), _tensors(artifact, model.outputs))
     except BadModel:
         raise
@@ -122,6 +125,10 @@ def said(error: Exception) -> str:
 
 def _members(artifact: Path) -> dict[str, bytes]:
     form = f"a zip of {ONNX}, or of {IR} and {WEIGHTS}, nothing compressed"
+    if artifact.suffix == ".onnx":  # as any model is, with the external data it may have
+        return {ONNX: serialized(load(artifact), artifact)}
+    if artifact.suffix == ".xml":
+        raise BadModel(f"{artifact}: is one of two files, but should be {form}: zip -0 model.ovz {IR} {WEIGHTS}")
     try:
         with zipfile.ZipFile(artifact) as archive:
             held = archive.infolist()
