@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -21,6 +22,7 @@ from ptq.quantization.dtype import DTYPES
 from ptq.quantization.exclude import choose_exclude, summary
 from ptq.quantization.method import Method
 from ptq.quantization.plan import Plan
+from ptq.sensitivity.keep import keep_in_float
 
 LISTED = ("int8", "uint8", "u8s8")
 """The dtypes of the grid; the others of `DTYPES` are made when asked for."""
@@ -65,6 +67,16 @@ class OnnxRuntime:
         excluded = choose_exclude(model.prepared, wanted, calibration.statistics, model.onnx)
         plan = Plan(dtype, ranges, case.granularity == "channel", [each.node for each in excluded])
         notes = {"calibration": "ptq statistics"}
+        if "auto" in wanted:
+            more, notes["auto"] = keep_in_float(
+                model.prepared,
+                lambda nodes, path: quantize(model.prepared, replace(plan, exclude=nodes), path, model.onnx),
+                calibration.samples,
+                excluded,
+                model.onnx,
+            )
+            excluded += more
+            plan = replace(plan, exclude=[each.node for each in excluded])
         if excluded:
             notes["in float"] = summary(excluded)
         if method.corrects is None:
