@@ -63,7 +63,7 @@ class Join(NamedTuple):
 
 def mixed_joins(model: Path, statistics: Mapping[str, Spread], factor: float = FACTOR) -> list[Join]:
     """Every join whose inputs' ranges differ by more than `factor`, an Add's by more than 16 times that, in order."""
-    return [join for _, join in _mixed(_Scales(model), statistics, factor)]
+    return [join for _, join in _mixed(Scales(model), statistics, factor)]
 
 
 def plan_exclude(model: Path, statistics: Mapping[str, TensorStatistics], name: Path | None = None) -> list[Exclusion]:
@@ -82,7 +82,7 @@ def plan_exclude(model: Path, statistics: Mapping[str, TensorStatistics], name: 
 
     Raises `BadModel`, which calls the model `name`, when a node to exclude has no name.
     """
-    graph = _Scales(model, name)
+    graph = Scales(model, name)
     plan: dict[str, str] = {}
     for node, join in _mixed(graph, statistics, FACTOR):
         scales = f"{join.widest:.4g} and {join.narrowest:.4g} ({join.factor:.4g}x)"
@@ -126,7 +126,7 @@ def summary(plan: Sequence[Exclusion]) -> str:
     return "; ".join(f"{count} {reason}" for reason, count in Counter(each.reason for each in plan).items())
 
 
-def _mixed(graph: _Scales, statistics: Mapping[str, Spread], factor: float) -> Iterator[tuple[Any, Join]]:
+def _mixed(graph: Scales, statistics: Mapping[str, Spread], factor: float) -> Iterator[tuple[Any, Join]]:
     for node in graph.nodes:
         if node.op_type not in _JOINS:
             continue
@@ -139,7 +139,7 @@ def _mixed(graph: _Scales, statistics: Mapping[str, Spread], factor: float) -> I
             yield node, Join(graph.name(node), max(widths), min(widths))
 
 
-class _Scales(Graph):
+class Scales(Graph):
     """A model's graph, walked by what scales and weights do to values."""
 
     def __init__(self, model: Path, name: Path | None = None) -> None:

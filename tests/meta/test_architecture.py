@@ -17,8 +17,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = sorted(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in FILES)
 LAYERS = (
     *(("errors", "files"), ("cases",), ("data",), ("models",), ("metrics",), ("calibration",), ("quantization",)),
-    *(("backends",), ("engine",), ("latency",), ("checks",), ("gate",), ("report",), ("workloads",), ("api",)),
-    *(("cli",), ("plugin",), ("suite", "conformance")),
+    *(("sensitivity",), ("backends",), ("engine",), ("latency",), ("checks",), ("explain",), ("gate",), ("report",)),
+    *(("workloads",), ("api",), ("cli",), ("plugin",), ("suite", "conformance")),
 )
 """The parts of the package, lowest first: a part imports only from those before it, and from itself."""
 FRAMEWORKS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -23,6 +24,7 @@ from ptq.quantization.edges import with_edges
 from ptq.quantization.exclude import choose_exclude, summary
 from ptq.quantization.method import Method
 from ptq.quantization.plan import Plan
+from ptq.sensitivity.keep import keep_in_float
 
 LISTED = ("int8", "uint8", "u8s8")
 """The dtypes of the grid; the others of `DTYPES` are made when asked for."""
@@ -74,6 +76,16 @@ class OnnxRuntime:
         plan = Plan(dtype, ranges, case.granularity == "channel", [each.node for each in excluded])
         plan = with_edges(model.prepared, plan, case.method, calibration)
         notes = {"calibration": "none: ranges at run time" if method.dynamic else "ptq statistics"}
+        if "auto" in wanted and not method.dynamic:
+            more, notes["auto"] = keep_in_float(
+                model.prepared,
+                lambda nodes, path: quantize(model.prepared, replace(plan, exclude=nodes), path, model.onnx),
+                calibration.samples,
+                excluded,
+                model.onnx,
+            )
+            excluded += more
+            plan = replace(plan, exclude=[each.node for each in excluded])
         if excluded:
             notes["in float"] = summary(excluded)
         if method.corrects is None:
