@@ -30,8 +30,8 @@ _GRID = {
     *((dtype, "dynamic_smooth_gptq", "channel") for dtype in ("uint8", "u8s8", "u8s7")),
     *(("uint8", "minmax", "channel"), ("uint8", "mse_gptq", "channel")),
 }
-"""(dtype, method, granularity) of onnxruntime's cases: its own dynamic quantization, the recipe that keeps most, and static
-quantization of every layer."""
+"""(dtype, method, granularity) of onnxruntime's cases: its own dynamic quantization, the recipe that keeps most, and
+static quantization of every layer."""
 
 
 def WORKLOAD(data: Path | None) -> Workload:
