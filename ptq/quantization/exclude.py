@@ -28,6 +28,8 @@ _JOINS = {"Concat": 0, "Where": 1, "Max": 0, "Min": 0, "Add": 0}
 _SUM = 16.0
 """How many times as wide the operands of an Add may be: beyond `FACTOR` times this the narrower one, less than one of
 256 levels, is lost altogether. An attention mask of -3e38 does that."""
+_MASK = 1e9
+"""No answer of a layer is so large: a constant that drives what it is added to out of a Softmax."""
 _MOVES = {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Split", "Slice", "Resize", "MaxPool"}
 """Operators that pass values on: the scale of their output is that of their input."""
 _LEARNED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -67,9 +69,9 @@ def mixed_joins(model: Path, statistics: Mapping[str, Spread], factor: float = F
 
 
 def plan_exclude(model: Path, statistics: Mapping[str, TensorStatistics], name: Path | None = None) -> list[Exclusion]:
-    """Which nodes of a float model to keep in float, and why; empty for a model that has no mixed-scale join.
+    """Which nodes of a float model to keep in float, and why; empty for one without a mixed-scale join and a mask.
 
-    `statistics` are by tensor name, as calibration over `model` gives them. Three rules:
+    `statistics` are by tensor name, as calibration over `model` gives them. Four rules:
 
     1. A mixed-scale join, see `mixed_joins`, with whatever reads it up to the next learned layer: a quantized reader
        would bring the common scale back.
@@ -79,6 +81,9 @@ def plan_exclude(model: Path, statistics: Mapping[str, TensorStatistics], name: 
        tail.
     3. The learned layers a tail starts from, because their outputs are the answers themselves: a logit that says
        "here" is rare, so ranges clip it, and one step of 1/255 of its range is a large step in the score.
+
+    4. What makes or reads a tensor with values beyond 1e9, but no learned layer: an attention mask, whose constant
+       would set a scale that leaves all else 0.
 
     Raises `BadModel`, which calls the model `name`, when a node to exclude has no name.
     """
@@ -93,6 +98,10 @@ def plan_exclude(model: Path, statistics: Mapping[str, TensorStatistics], name: 
             for each in graph.tail(node):
                 what = "last learned layer" if graph.is_learned(each) else "after the last learned layers"
                 plan.setdefault(graph.name(each), f"decode tail of {join.node}: {what}")
+    masks = {name for name, each in statistics.items() if max(each.max, -each.min) > _MASK}
+    for node in graph.nodes:
+        if masks & {*node.input, *node.output} and not graph.is_learned(node):
+            plan.setdefault(graph.name(node), "has to do with a mask: values beyond 1e9")
     return [Exclusion(name, reason) for name, reason in plan.items()]
 
 

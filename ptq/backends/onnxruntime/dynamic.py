@@ -156,7 +156,7 @@ def _lookup(node: Any, table: npt.NDArray[np.float32], constants: dict[str, npt.
     largest = np.abs(table).max(axis=1, keepdims=True)
     constants[scales] = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
     constants[rows] = np.rint(table / constants[scales]).astype(np.int8)
-    whole, real, scale = (f"{output}_{part}" for part in ("integers", "real", "scale"))
+    whole, real, scale = (f"{output}_row_{part}" for part in ("integers", "real", "scale"))
     return [
         helper.make_node("Gather", [rows, node.input[1]], [whole], node.name),
         helper.make_node("Gather", [scales, node.input[1]], [scale], f"{node.name}_scale"),
