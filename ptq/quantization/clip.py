@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,10 @@ from ptq.models.nodes import Nodes, Tensors
 from ptq.quantization.method import Range
 from ptq.quantization.quantizer import Quantizer
 
-FEW = 8
+FEW = 16
 """Bits: ranges of narrower grids are worth a search; those of others are chosen well enough by the histogram."""
-_SAMPLES = 64  # a range is judged by
-_HIGHS = np.append(np.geomspace(0.5, 1.2, 8), 1.0)  # shares of the range there was
-_LOWS = np.append(np.geomspace(0.1, 1.2, 8), 1.0)
+_SAMPLES = 256  # a range is judged by
+_SHARES = np.geomspace(0.3, 1.2, 11)  # of a side of the range there was
 
 
 def clip(
@@ -39,10 +37,14 @@ def clip(
     wanted = [[_behind(exact, index, each) for each in seen] for index in readers] or [[each[name] for each in seen]]
     low, high = old
     best, least = old, _cost(quantizer, old, name, exact, readers, wanted, have)
-    for below, above in product(_LOWS if low < 0 else (1.0,), _HIGHS if high > 0 else (1.0,)):
-        tried = (float(below * low), float(above * high))
-        cost = _cost(quantizer, tried, name, exact, readers, wanted, have)
-        if cost < least:
+    lows, highs = (_SHARES if side else () for side in old)  # a side of 0 stays 0
+    for share in lows:
+        tried = (float(share * low), best[1])
+        if (cost := _cost(quantizer, tried, name, exact, readers, wanted, have)) < least:
+            best, least = tried, cost
+    for share in highs:
+        tried = (best[0], float(share * high))
+        if (cost := _cost(quantizer, tried, name, exact, readers, wanted, have)) < least:
             best, least = tried, cost
     return best
 
