@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ptq.api import Comparison, Evaluation, Quantized, compare, evaluate, quantize
+    from ptq.api import Comparison, Evaluation, Quantized, compare, evaluate, quantize, quantize_all
     from ptq.cases import Case
     from ptq.checks.preprocessing import Check
     from ptq.data.batch import Batch
@@ -60,11 +60,12 @@ __all__ = [
     "compare",
     "evaluate",
     "quantize",
+    "quantize_all",
     "read_inputs",
 ]
 
 _HOMES = {
-    "ptq.api": ("Comparison", "Evaluation", "Quantized", "compare", "evaluate", "quantize"),
+    "ptq.api": ("Comparison", "Evaluation", "Quantized", "compare", "evaluate", "quantize", "quantize_all"),
     "ptq.cases": ("Case",),
     "ptq.checks.preprocessing": ("Check",),
     "ptq.data.batch": ("Batch",),

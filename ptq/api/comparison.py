@@ -39,7 +39,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models timed in turns in this process. `ratio` is time of b / time of a; `verdict` holds it against a bar."""
+    """Two models, `a` and `b`, timed in turns in this process on `batch` samples a call.
+
+    `ratio` is time of b / time of a; `verdict` holds it against a bar.
+    """
 
     a: Side
     b: Side
@@ -88,6 +91,8 @@ def compare(
     batch: samples a call, where the models leave it open.
     max_ratio: the largest time of b / time of a that passes.
     seconds: longest to measure.
+    images: how images of a folder become inputs.
+    store, registry: where what is made is kept, and the backends there are.
 
     Raises a `PtqError` of one line for whatever is not as it should be.
     """

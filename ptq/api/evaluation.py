@@ -97,6 +97,8 @@ def evaluate(
         the baseline for a classifier that returns probabilities, else SQNR.
     confidence: of the interval of the drop.
     backend: the runtime of `model`, where its suffix does not tell.
+    images: how images of a folder become inputs.
+    store, registry: where what is made is kept, and the backends and metrics there are.
 
     Raises a `PtqError` of one line for whatever is not as it should be.
     """

@@ -175,11 +175,14 @@ def _case(name: str, registry: Registry, backend: str, wanted: Mapping[str, str 
     return min(possible, key=_rank)
 
 
-def _rank(case: Case) -> tuple[bool, list[tuple[int, str]]]:
+def _rank(case: Case) -> tuple[Any, ...]:
+    """The method first: a better one gains more than a dtype that does not saturate."""
     fields = case.fields()
-    return _saturates(case), [
-        (best.index(value) if (value := fields[field]) in best else len(best), value) for field, best in BEST.items()
-    ]
+    places = {
+        field: (best.index(value) if (value := fields[field]) in best else len(best), value)
+        for field, best in BEST.items()
+    }
+    return places["method"], _saturates(case), places["dtype"], places["granularity"]
 
 
 def _saturates(case: Case) -> bool:

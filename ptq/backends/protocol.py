@@ -77,6 +77,10 @@ class Backend(Protocol):
 
     A backend is silent: it prints nothing and lets its framework print nothing. It asks the network for nothing. Its
     predictors run on as many threads as they are told.
+
+    It may have two methods more. ``on_demand(case)``: whether a workload lists the case only when its `methods` name
+    the case's method. ``graph(case)``: a word that tells cases of other kernels apart, where dtype, granularity and
+    exclude do not; else one of them is timed for all.
     """
 
     name: str

@@ -75,25 +75,63 @@ class Moments:
     covariance: Doubles
 
 
-class MomentsSoFar:
-    """Sums up patches, batch by batch, into `Moments`."""
+class Sums:
+    """Sums of patches, batch by batch, that become `Moments`.
 
-    def __init__(self) -> None:
-        self._count = 0
-        self._total = self._products = np.zeros(())
+    `count` patches; `total` of shape (groups, length), `products` of shape (groups, length, length), float64, both
+    without dimensions where nothing was taken in.
+    """
+
+    def __init__(self, count: int = 0, total: Doubles | None = None, products: Doubles | None = None) -> None:
+        self.count = count
+        self.total = np.zeros(()) if total is None else total
+        self.products = np.zeros(()) if products is None else products
 
     def add(self, patches: Float32) -> None:
         """Take in patches of shape (groups, n, length)."""
-        self._count += patches.shape[1]
-        self._total = self._total + patches.sum(axis=1, dtype=np.float64)
+        self.count += patches.shape[1]
+        self.total = self.total + patches.sum(axis=1, dtype=np.float64)
         with np.errstate(over="ignore", invalid="ignore"):  # what is too large is found when they are finished
             products = patches.transpose(0, 2, 1) @ patches
-        self._products = np.add(self._products, products, out=self._products if self._products.ndim else None)
+        self._add(products)
+
+    def take(self, other: Sums) -> None:
+        """Take in what another summed up. Sums of floats depend on their order: give blocks in theirs."""
+        self.count += other.count
+        self.total = self.total + other.total
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._add(other.products)
 
     def finish(self) -> Moments:
         """The moments of all that was taken in."""
-        mean = self._total / self._count
-        return Moments(mean, self._products / self._count - mean[:, :, None] * mean[:, None, :])
+        mean = self.total / self.count
+        return Moments(mean, self.products / self.count - mean[:, :, None] * mean[:, None, :])
+
+    def _add(self, products: npt.NDArray[Any]) -> None:
+        own = self.products.ndim and self.products.flags.writeable  # not of a file
+        self.products = np.add(self.products, products, out=self.products if own else None)
+
+
+def save_sums(path: Path, sums: Mapping[str, Sums]) -> None:
+    """Write sums by name, every bit of them: an .npz without pickles."""
+    content, names = io.BytesIO(), sorted(sums)
+    arrays: dict[str, npt.NDArray[Any]] = {"counts": np.array([sums[name].count for name in names], np.int64)}
+    for index, name in enumerate(names):
+        arrays |= {f"total{index}": sums[name].total, f"products{index}": sums[name].products}
+    np.savez(content, names=np.array(names, dtype=np.str_), **arrays)  # type: ignore[arg-type]
+    write_bytes(path, content.getvalue())
+
+
+def load_sums(path: Path) -> dict[str, Sums]:
+    """What `save_sums` wrote. Raises `BadData` for another file."""
+    try:
+        file = read_arrays(path)
+        return {
+            str(name): Sums(int(file["counts"][index]), file[f"total{index}"], file[f"products{index}"])
+            for index, name in enumerate(file["names"])
+        }
+    except (BadData, ValueError, KeyError, TypeError, IndexError) as error:
+        raise BadData(f"{path}: cannot be read as sums ({one_line(error)}), calibrate again") from error
 
 
 def save_moments(path: Path, moments: Mapping[str, Moments]) -> None:

@@ -90,6 +90,15 @@ class _Accumulator:
         return TensorStatistics(self.min, self.max, self.count, self.histogram())
 
 
+def added(parts: Iterable[Mapping[str, TensorStatistics]]) -> dict[str, TensorStatistics]:
+    """The statistics by tensor name of all parts, each of other samples: equal to those of one pass, to the bit."""
+    seen: dict[str, TensorStatistics] = {}
+    for part in parts:
+        for name, each in part.items():
+            seen[name] = seen[name] + each if name in seen else each
+    return dict(sorted(seen.items()))
+
+
 class _Scratch:
     """Working arrays: small enough to stay in a core's cache, and never allocated twice."""
 

@@ -79,7 +79,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Check:
-    """One invariant. `look` raises `BadData` where it does not hold, `Unsupported` where it does not apply."""
+    """One invariant, by `name`. `look` raises `BadData` where it does not hold, `Unsupported` where it cannot apply."""
 
     name: str
     look: Callable[[Subject], None]

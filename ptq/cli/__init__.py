@@ -22,7 +22,7 @@ USER_ERROR = 2
 def commands() -> click.Group:
     """The group with every command of this package."""
 
-    @click.group("ptq")
+    @click.group("ptq", epilog="Example: ptq quantize model.onnx --calibration images.npy -o int8.onnx")
     @click.option(
         "--plugin", "plugins", multiple=True, metavar="FILE.py|MODULE",
         help="Load backends and methods from what defines pytest_ptq_backends or pytest_ptq_methods; may be repeated.",

@@ -35,7 +35,7 @@ def COMMAND(
     """Time B against A, in turns.
 
     Exit code 1 when the interval of time of B / time of A lies above --max-ratio.
-    Any two models of any backend (.onnx, .tflite, .pt, .pt2e, .h5, .keras) that take the same inputs.
+    Any two models of any backend (.onnx, .ovz, .tflite, .pt, .pt2e, .h5, .keras) that take the same inputs.
     """
     found = compare(
         a, b, inputs, batch=batch, max_ratio=max_ratio, seconds=seconds, images=images, store=store(),

@@ -32,7 +32,7 @@ def COMMAND(
 ) -> None:  # fmt: skip
     """Score MODEL, and hold it against a baseline.
 
-    Any model or artifact a backend runs: .onnx, .tflite, .pt, .pt2e; also .h5, .keras and SavedModel folders.
+    Any model or artifact a backend runs: .onnx, .ovz, .tflite, .pt, .pt2e; also .h5, .keras and SavedModel folders.
     """
     found = evaluate(
         model, inputs, targets, baseline=baseline, metric=metric, backend=backend, images=images, store=store(),

@@ -41,12 +41,13 @@ def inputs(*names: str, required: bool = True, text: str = "") -> Callable[[Any]
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def called(*arguments: Any, **options: Any) -> Any:
-            given = {name: options.pop(name) for name in ("size", "layout", "mean", "std", "range", "order")}
+            given = {name: options.pop(name) for name in ("crop", "size", "layout", "mean", "std", "range", "order")}
             said = {name: value for name, value in given.items() if value is not None}
             return command(*arguments, images=ImageOptions(**said) if said else None, **options)
 
         for option in reversed((
             click.option(*names, "inputs", required=required, metavar="X", help=f"{text}{INPUTS}."),
+            click.option("--crop", type=float, metavar="SHARE", help="Images: cut out this central square."),
             click.option("--size", callback=_size, metavar="HxW", help="Images: resize to this, in pixels."),
             click.option("--layout", type=click.Choice(LAYOUTS), help="Images: by default as the model's input shows."),
             click.option("--mean", callback=_numbers, metavar="A[,B,C]", help="Images: taken off, a channel."),

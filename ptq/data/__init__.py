@@ -1,0 +1,1 @@
+"""Data: samples, inputs and files, read within limits."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ class ImageOptions:
 
     Parameters
     ----------
+    crop: side of the central square that is cut out, as a share of the short side, e.g. 0.875, ImageNet's 224 of 256;
+        None: nothing is.
     size: (height, width) in pixels every image is resized to, its aspect not kept; None: as it is, all of one size.
     order: of channels, ``RGB`` or ``BGR``.
     range: what 0..255 becomes: ``0..1``, ``0..255`` or ``-1..1``.
@@ -42,6 +44,7 @@ class ImageOptions:
     std: tuple[float, ...] | None = None
     range: str = "0..1"
     order: str = "RGB"
+    crop: float | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -51,6 +54,8 @@ class ImageOptions:
                 raise BadData(f"images: {name}={value!r}, but should be one of {', '.join(known)}")
         if self.size is not None and (len(self.size) != 2 or not all(1 <= side <= 16384 for side in self.size)):
             raise BadData(f"images: size={self.size}, but should be (height, width) in pixels, each 1..16384")
+        if self.crop is not None and not 0 < self.crop <= 1:
+            raise BadData(f"images: crop={self.crop}, but should be above 0 and at most 1, e.g. 0.875 for 224 of 256")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (len(values) not in (1, 3) or not np.isfinite(values).all()):
                 raise BadData(f"images: {name}={values}, but should be 1 or 3 finite numbers")
@@ -58,10 +63,11 @@ class ImageOptions:
             raise BadData(f"images: std={self.std}, but should be above 0")
 
     def __str__(self) -> str:
+        crop = "" if self.crop is None else f"central {self.crop:g}, "
         size = "" if self.size is None else f"{'x'.join(map(str, self.size))} "
         more = "".join(f", {name} {list(values)}" for name in ("mean", "std") if (values := getattr(self, name)))
         layout = "" if self.layout is None else f"{self.layout} "
-        return f"{size}{layout}{self.order} {self.range}{more}"
+        return f"{crop}{size}{layout}{self.order} {self.range}{more}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +99,11 @@ class Pictures(ImageFiles):
     def read(self, index: int) -> npt.NDArray[Any]:
         """Input number `index`, without the dimension of the batch."""
         options, path = self.options, self.paths[index]
-        image = _resized(_decoded(path), options.size) if options.size else self._of_one_size(path)
+        image = self._decoded(path)
+        if options.size:
+            image = _resized(image, options.size, smooth=options.crop is not None)
+        elif image.shape[:2] != self._first_size:
+            self._differs(path, image)
         pixels = _grey(image) if self.channels == 1 else image if options.order == "BGR" else image[:, :, ::-1]
         if options.layout == "NCHW":
             pixels = pixels.transpose(2, 0, 1)
@@ -104,19 +114,20 @@ class Pictures(ImageFiles):
             values = values / np.float32(255) if options.range == "0..1" else values / np.float32(127.5) - np.float32(1)
         return (values - self._per_channel(options.mean, 0)) / self._per_channel(options.std, 1)
 
-    def _of_one_size(self, path: Path) -> Image:
-        image = _decoded(path)
-        if image.shape[:2] != self._first_size:
-            sizes = [f"{height}x{width}" for height, width in (image.shape[:2], self._first_size)]
-            raise BadData(
-                f"{path}: {sizes[0]} pixels, but {self.paths[0].name} has {sizes[1]}: say what to resize to, "
-                "--size HEIGHTxWIDTH (ImageOptions(size=...))"
-            )
-        return image
+    def _decoded(self, path: Path) -> Image:
+        image, crop = _decoded(path), self.options.crop
+        return image if crop is None else _centre(image, round(crop * min(image.shape[:2])) or 1)
+
+    def _differs(self, path: Path, image: Image) -> NoReturn:
+        sizes = [f"{height}x{width}" for height, width in (image.shape[:2], self._first_size)]
+        raise BadData(
+            f"{path}: {sizes[0]} pixels, but {self.paths[0].name} has {sizes[1]}: say what to resize to, "
+            "--size HEIGHTxWIDTH (ImageOptions(size=...))"
+        )
 
     @cached_property
     def _first_size(self) -> tuple[int, ...]:
-        return _decoded(self.paths[0]).shape[:2]
+        return self._decoded(self.paths[0]).shape[:2]
 
     def _per_channel(self, values: tuple[float, ...] | None, default: float) -> npt.NDArray[np.float32]:
         array = np.asarray(values or (default,), dtype=np.float32)
@@ -131,7 +142,7 @@ def pictures(folder: Path, options: ImageOptions | None, signature: Signature | 
     """
     options = options or ImageOptions()
     layout, channels, dtype = _wanted(folder, options, signature)
-    options = ImageOptions(options.size, layout, options.mean, options.std, options.range, options.order)
+    options = replace(options, layout=layout)
     kinds = class_folders(folder)
     if not kinds:
         return Pictures(list_images(folder), options=options, channels=channels, dtype=dtype)
@@ -194,8 +205,14 @@ def _with_pillow(path: Path) -> Image:
         raise BadData(f"{path}: Pillow cannot decode it ({one_line(error)}), but should be an image") from error
 
 
-def _resized(image: Image, size: tuple[int, int]) -> Image:
-    """Averaged over areas where it shrinks, else linear between pixels."""
+def _centre(image: Image, side: int) -> Image:
+    """The central square of `side` pixels."""
+    top, left = ((whole - side) // 2 for whole in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def _resized(image: Image, size: tuple[int, int], smooth: bool) -> Image:
+    """Averaged over areas where it shrinks, else linear between pixels, or cubic where it is to be `smooth`."""
     if image.shape[:2] == size:
         return image
     height, width = size
@@ -205,9 +222,11 @@ def _resized(image: Image, size: tuple[int, int]) -> Image:
     except ImportError:
         from PIL import Image as pillow
 
-        how = pillow.Resampling.BOX if shrinks else pillow.Resampling.BILINEAR
+        grows = pillow.Resampling.BICUBIC if smooth else pillow.Resampling.BILINEAR
+        how = pillow.Resampling.BOX if shrinks else grows
         return np.asarray(pillow.fromarray(np.ascontiguousarray(image)).resize((width, height), how))
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
+    grows = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else grows))
 
 
 def _grey(image: Image) -> Image:

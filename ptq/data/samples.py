@@ -29,13 +29,25 @@ class Samples(Protocol):
     """
 
     @property
-    def seed(self) -> int | None: ...
+    def seed(self) -> int | None:
+        """What they were drawn with; None: not drawn."""
+        ...
+
     @property
-    def targets(self) -> Any: ...
+    def targets(self) -> Any:
+        """The truth, one entry a sample; None where there is none."""
+        ...
+
     @property
-    def class_names(self) -> tuple[str, ...]: ...
+    def class_names(self) -> tuple[str, ...]:
+        """By class index; empty when unknown."""
+        ...
+
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """sha256 in hex over inputs and targets, in order."""
+        ...
+
     @property
     def order(self) -> Order | None:
         """Sample index of every row `batches` gives, shape (N,); None when they come in their own order."""
@@ -108,6 +120,7 @@ class ArraySamples:
         return len(next(iter(self._columns.values())))
 
     def batches(self, size: int) -> Iterator[Batch]:
+        """As `Samples.batches`."""
         order = self.order
         if order is None:
             for start in range(0, len(self), size):
@@ -124,6 +137,7 @@ class ArraySamples:
             start = stop
 
     def hashes(self) -> tuple[str, ...]:
+        """As `Samples.hashes`."""
         return tuple(self._hash(index) for index in range(len(self)))
 
     @cached_property

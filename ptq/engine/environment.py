@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +16,7 @@ ISA = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8m
 
 LIBRARIES = (
     "ptq", "numpy", "scipy", "onnx", "onnxruntime", "tensorflow", "tf2onnx", "torch", "torchvision", "torchao",
-    "onnx2torch", "ai-edge-litert", "opencv-python-headless", "pycocotools", "pytest", "pytest-benchmark",
+    "onnx2torch", "ai-edge-litert", "opencv-python-headless", "pycocotools", "tokenizers", "pytest", "pytest-benchmark",
 )  # fmt: skip
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -43,6 +44,20 @@ def instruction_sets() -> tuple[str, ...]:
     """The machine's architecture and those of `ISA` it has: what kernels, and so rounding, depend on."""
     _, flags = _cpu(_CPUINFO)
     return (f"{platform.system()} {platform.machine()}", *(each for each in ISA if each in flags))
+
+
+def commit(folder: Path) -> str | None:
+    """The commit of the sources in a folder, ``+`` behind it where they have changed since; None where no git knows."""
+    said = []
+    for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no")):
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=60, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        said.append(done.stdout.strip())
+    return said[0] + ("+" if said[1] else "")
 
 
 def versions(libraries: Iterable[str]) -> dict[str, str]:

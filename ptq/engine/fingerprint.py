@@ -8,6 +8,7 @@ are keyed elsewhere. A file is read as Python reads it: comments, docstrings and
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -23,17 +24,21 @@ from typing import Any
 
 import numpy as np
 
-from ptq.files import file_digest
+from ptq.files import cache_folder, file_digest, write_bytes
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _FRAMEWORKS = frozenset({
     *("numpy", "scipy", "sklearn", "cv2", "PIL", "onnx", "onnxruntime", "onnx2torch", "torch", "torchvision"),
-    *("torchao", "tensorflow", "keras", "tf2onnx", "pytest"),
+    *("torchao", "tensorflow", "keras", "tf2onnx", "pytest", "tokenizers"),
 })  # fmt: skip
 _INSTALLED = tuple(
     {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
 _DEPTH = 12
+_READING = f"1 {sys.version_info[:2]} ".encode()
+"""How a text is read: another number where `_parsed` finds something else in the same text."""
+Import = tuple[str, tuple[str, ...], int]
+"""(module, names taken from it, level)."""
 
 
 def fingerprint(*objects: object) -> str:
@@ -174,14 +179,37 @@ def _module_name(value: object) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _source(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[tuple[str, tuple[str, ...], int], ...]]:
-    """(digest, imports) of a file as Python reads it; imports are (module, names taken from it, level)."""
+def _source(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[Import, ...]]:
+    """(digest, imports) of a file as Python reads it.
+
+    A text is parsed once: what was found is kept in the cache folder under the text's own digest.
+    """
     text = path.read_bytes()
+    key = hashlib.sha256(_READING + text).hexdigest()
+    kept = cache_folder() / "source" / key[:2] / f"{key}.json"
+    try:
+        digest, imports, seal = json.loads(kept.read_bytes())
+        if seal == _seal(digest, imports):
+            return digest, tuple((module, tuple(names), level) for module, names, level in imports)
+    except (OSError, ValueError, TypeError):
+        pass
+    digest, found = _parsed(text)
+    with contextlib.suppress(OSError):
+        write_bytes(kept, json.dumps([digest, found, _seal(digest, found)]).encode())
+    return digest, found
+
+
+def _seal(digest: object, imports: object) -> str:
+    """What tells a damaged entry."""
+    return hashlib.sha256(json.dumps([digest, imports]).encode()).hexdigest()
+
+
+def _parsed(text: bytes) -> tuple[str, tuple[Import, ...]]:
     try:
         tree = _Running().visit(ast.parse(text))
     except (SyntaxError, ValueError):
         return hashlib.sha256(text).hexdigest(), ()
-    imports: list[tuple[str, tuple[str, ...], int]] = []
+    imports: list[Import] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imports += [(alias.name, (), 0) for alias in node.names]
@@ -205,7 +233,7 @@ class _Running(ast.NodeTransformer):
         return None if text else self.generic_visit(node)
 
 
-def _read(path: Path) -> tuple[str, tuple[tuple[str, tuple[str, ...], int], ...]]:
+def _read(path: Path) -> tuple[str, tuple[Import, ...]]:
     stat = path.stat()
     return _source(path, (stat.st_mtime_ns, stat.st_size))
 

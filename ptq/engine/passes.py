@@ -6,22 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ptq.calibration.cache_file import load_ranges, load_statistics, save_ranges, save_statistics
 from ptq.calibration.extremes import extremes
-from ptq.calibration.moments_pass import moments
-from ptq.calibration.patches import Moments, load_moments, save_moments
-from ptq.calibration.statistics import Extremes, TensorStatistics
+from ptq.calibration.moments_pass import finished, moments, sums
+from ptq.calibration.patches import Moments, load_moments, load_sums, save_moments, save_sums
+from ptq.calibration.statistics import Extremes, TensorStatistics, added
 from ptq.calibration.statistics_pass import statistics
+from ptq.data.blocks import Blocks, whole
 from ptq.data.contract import InputContract
 from ptq.data.signature import Signature
 from ptq.engine.environment import versions
 from ptq.engine.sample_set import CheckedSamples, SampleSet
 from ptq.engine.step import Notes, Step
+from ptq.quantization.method import HISTOGRAM, MOMENTS
 
 if TYPE_CHECKING:
     from ptq.engine.store import Entry, Store
+
+P = TypeVar("P", bound="Pass")
 
 RUNTIME = ("onnxruntime", "onnx", "numpy")
 """What computes the passes, whatever the backend."""
@@ -54,16 +58,82 @@ class Pass(Step):
     @property
     def checked(self) -> CheckedSamples:
         """The samples, every batch held to the contracts."""
-        return CheckedSamples(self.samples.raw, self.signature, self.samples.where, self.contracts)
+        return CheckedSamples(self.samples, self.signature, self.contracts)
 
 
-class Statistics(Pass):
+@dataclass(frozen=True, eq=False)
+class BlockOf(Pass):
+    """One block of a pass, see `ptq.data.blocks`: what other machines see of the samples, to be added up here."""
+
+    number: int = 0
+
+    def settings(self) -> Mapping[str, Any]:
+        return {**super().settings(), "block": self.number}
+
+    @property
+    def block(self) -> Blocks:
+        """The samples of the block."""
+        return whole(self.checked, self.signature.batch).one(self.number)
+
+
+class StatisticsBlock(BlockOf):
+    """Counts every value of every tensor in a block."""
+
+    what = "part of a calibration pass"
+
+    def make(self, out: Path, store: Store) -> Notes | None:
+        save_statistics(out, statistics(self.prepared.path, self.block))
+        return None
+
+
+class MomentsBlock(BlockOf):
+    """Sums up, in a block, what every layer multiplies its weights with."""
+
+    what = "part of the moments of every layer"
+
+    @property
+    def suffix(self) -> str:
+        return ".npz"
+
+    def make(self, out: Path, store: Store) -> Notes | None:
+        (block,) = sums(self.prepared.path, self.block)
+        save_sums(out, block)
+        return None
+
+
+class Blockwise(Pass):
+    """A pass whose blocks add up to the whole, to the bit: where others made them all, they are not made here."""
+
+    part: ClassVar[type[BlockOf]]
+
+    @property
+    def parts(self) -> list[BlockOf]:
+        """The steps of all blocks; none where there is but one."""
+        count = whole(self.samples.raw, self.signature.batch).count
+        fields = (self.name, self.prepared, self.samples, self.signature, self.contracts)
+        return [self.part(*fields, number) for number in range(count)] if count > 1 else []
+
+    def there(self, store: Store) -> list[Path]:
+        """The files of all blocks; none where one is missing."""
+        found = []
+        for step in self.parts:
+            if (entry := store.find(step)) is None:
+                return []
+            found.append(entry.path)
+        return found
+
+
+class Statistics(Blockwise):
     """Counts every value of every tensor."""
 
     what = "one calibration pass"
+    part = StatisticsBlock
 
     def make(self, out: Path, store: Store) -> Notes | None:
-        save_statistics(out, statistics(self.prepared.path, self.checked))
+        if blocks := self.there(store):
+            save_statistics(out, added(map(load_statistics, blocks)))
+        else:
+            save_statistics(out, statistics(self.prepared.path, self.checked))
         return None
 
 
@@ -78,17 +148,19 @@ class ExtremesPass(Pass):
         return None
 
 
-class MomentsPass(Pass):
+class MomentsPass(Blockwise):
     """Sums up what every layer multiplies its weights with."""
 
     what = "the moments of every layer"
+    part = MomentsBlock
 
     @property
     def suffix(self) -> str:
         return ".npz"
 
     def make(self, out: Path, store: Store) -> Notes | None:
-        save_moments(out, moments(self.prepared.path, self.checked))
+        blocks = self.there(store)
+        save_moments(out, finished(map(load_sums, blocks)) if blocks else moments(self.prepared.path, self.checked))
         return None
 
 
@@ -111,7 +183,7 @@ class Passes:
     @property
     def checked(self) -> CheckedSamples:
         """The calibration samples, every batch held to the contracts."""
-        return CheckedSamples(self.samples.raw, self.signature, self.samples.where, self.contracts)
+        return CheckedSamples(self.samples, self.signature, self.contracts)
 
     @cached_property
     def statistics(self) -> Mapping[str, TensorStatistics]:
@@ -128,7 +200,16 @@ class Passes:
         """By a layer's output tensor, the moments of its patches."""
         return load_moments(self.entry(MomentsPass).path)
 
+    def make_block(self, need: str, number: int) -> None:
+        """Make one block of the pass that a need of methods stands for; nothing where the pass is one block."""
+        parts = self.step({HISTOGRAM: Statistics, MOMENTS: MomentsPass}[need]).parts
+        if number < len(parts):
+            self.store.get(parts[number])
+
+    def step(self, kind: type[P]) -> P:
+        """The step of a pass."""
+        return kind(self.name, self.prepared, self.samples, self.signature, self.contracts)
+
     def entry(self, kind: type[Pass]) -> Entry:
         """The stored file of a pass."""
-        step = kind(self.name, self.prepared, self.samples, self.signature, self.contracts)
-        return self.store.get(step)
+        return self.store.get(self.step(kind))

@@ -142,8 +142,9 @@ class Pipeline:
         return FloatModel(source.onnx, self._passes.prepared.path, source.keras, self.workload.exclude)
 
     def _asks(self, case: Case) -> bool:
-        method = self.registry.methods.get(case.method)
-        return method is None or method.listed or method.name in self.workload.methods
+        method, asks = self.registry.methods.get(case.method), getattr(self.registry.backend(case), "on_demand", None)
+        listed = (method is None or method.listed) and not (asks is not None and asks(case))
+        return listed or case.method in self.workload.methods
 
     @cached_property
     def fixed_batch(self) -> int | None:

@@ -15,7 +15,6 @@ from ptq.cases import Case
 from ptq.data.batch import Batch
 from ptq.data.contract import InputContract
 from ptq.data.signature import Signature
-from ptq.engine.environment import instruction_sets
 from ptq.engine.sample_set import CheckedSamples, SampleSet
 from ptq.engine.step import Notes, Step
 from ptq.errors import BadData
@@ -26,12 +25,11 @@ if TYPE_CHECKING:
 
 
 def execution(backend: Backend, versions: Mapping[str, str], artifact: Entry) -> Mapping[str, Any]:
-    """What decides how an artifact runs. The CPU is part of it: kernels differ, and a cache may change machines."""
+    """What decides how an artifact runs, beside the CPU, which every key holds."""
     return {
         "artifact": artifact.digest,
         "backend": backend,
         "versions": versions,
-        "cpu": list(instruction_sets()),
     }
 
 
@@ -72,7 +70,7 @@ class Predict(Step):
 
     def make(self, out: Path, store: Store) -> Notes | None:
         predict = self.backend.load(self.artifact.path)
-        samples = CheckedSamples(self.samples.raw, self.signature, self.samples.where, self.contracts)
+        samples = CheckedSamples(self.samples, self.signature, self.contracts)
         outputs = (predict(batch) for batch in samples.batches(self.batch))
         kept = self.metric.collect(_in_order(outputs, samples), self.samples.raw)
         # by number: an output may be called anything, `file` too

@@ -119,15 +119,27 @@ class SampleSet:
         return FittedSamples(self.raw, signature, self.where)
 
 
-@dataclass(frozen=True, eq=False)
 class CheckedSamples(FittedSamples):
-    """Fitted samples every batch of which keeps the contracts, by input name: `ContractBroken` when one does not."""
+    """Fitted samples every batch of which keeps the contracts, by input name: `ContractBroken` when one does not.
 
-    contracts: Mapping[str, InputContract]
+    The set is read when a batch is asked for: a case that cannot be is known without it.
+    """
+
+    def __init__(self, given: SampleSet, signature: Signature, contracts: Mapping[str, InputContract]) -> None:
+        for name, value in {"_given": given, "signature": signature, "where": given.where, "_held": contracts}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def samples(self) -> Samples:
+        """The samples as the workload gives them."""
+        return self._given.raw
+
+    _given: SampleSet
+    _held: Mapping[str, InputContract]
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         for batch in super().batches(size):
-            check_batch(batch, self.contracts, self.where)
+            check_batch(batch, self._held, self.where)
             yield batch
 
 

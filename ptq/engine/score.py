@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ptq.engine.store import Entry, Store
 
 _SCORES = ("score", "fp32")
+_BESIDE = ("agreement", "sqnr_db", "cosine")
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class Compared:
     interval: Interval
     agreement: float | None
     sqnr_db: float | None
+    cosine: float | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Compared:
         """The inverse of `as_json`."""
         score, fp32 = (Score(**{**content[name], "outcomes": np.array(content[name]["outcomes"])}) for name in _SCORES)
-        return cls(score, fp32, Interval(**content["interval"]), content["agreement"], content["sqnr_db"])
+        return cls(score, fp32, Interval(**content["interval"]), *(content[name] for name in _BESIDE))
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON; floats keep every bit."""
@@ -87,6 +89,7 @@ class Compare(Step):
             metric.drop(ours, theirs, samples, self.confidence),
             metric.agreement(ours, theirs),
             metric.sqnr_db(ours, theirs),
+            metric.cosine(ours, theirs),
         )
         out.write_text(json.dumps(found.as_json()))
         return None

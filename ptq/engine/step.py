@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ptq.engine.environment import instruction_sets
 from ptq.engine.fingerprint import code_digest, describe
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class Step:
     """One stage. A subclass is a frozen dataclass whose fields are all that `make` reads, and nothing more.
 
     The key holds the settings, the keys or digests of the inputs among them, and the code of everything that makes the
-    result: the step's own file, what it imports of ptq, and the files of `code`.
+    result: the step's own file, what it imports of ptq, and the files of `code`. The CPU is part of it: kernels differ,
+    so does rounding, and a store may be shared by machines.
     """
 
     kind: ClassVar[str]
@@ -52,5 +54,6 @@ class Step:
     @cached_property
     def key(self) -> str:
         """sha256 in hex; computed once."""
-        content = [self.kind, type(self).__qualname__, describe(self.settings()), code_digest(type(self), *self.code())]
+        code = code_digest(type(self), *self.code())
+        content = [self.kind, type(self).__qualname__, describe(self.settings()), code, list(instruction_sets())]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -11,20 +11,20 @@ import tempfile
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from filelock import FileLock, Timeout
 
 from ptq.engine.progress import Notify, announced, silent
+from ptq.engine.remote import Held, Made, Remote, given_remote
 from ptq.engine.step import Step
 from ptq.errors import PtqError
-from ptq.files import file_digest
+from ptq.files import cache_folder, file_digest
 
-KINDS = ("model", "samples", "statistics", "artifact", "census", "predictions", "score")
+KINDS = ("model", "samples", "statistics", "artifact", "census", "predictions", "score", "source")
 _TAG = "CACHEDIR.TAG"
 _OWN = re.compile(r"(\.making-)?[0-9a-f]{64}\b")
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# What ptq keeps; `ptq cache clear` empties it.\n"
@@ -51,12 +51,14 @@ class Store:
 
     A file appears under its name only when it is whole (written to a temporary name, then replaced), and a lock
     per key makes concurrent processes build it once. Every file has a digest beside it; one that does not match is made
-    again, and a line says so. `root` defaults to ``PTQ_CACHE``, else the platform's cache folder. `counts` says what
-    was ``made`` and ``found``, by kind.
+    again, and a line says so. `root` defaults to ``PTQ_CACHE``, else the platform's cache folder. What is not there is
+    looked for in `remote` before it is made, and added to it when it was; without a `root`, it defaults to that of
+    ``PTQ_STORE``. `counts` says what was ``made``, ``fetched`` and ``found``, by kind.
     """
 
-    def __init__(self, root: Path | None = None, notify: Notify = silent) -> None:
-        self.root = root if root is not None else default_root()
+    def __init__(self, root: Path | None = None, notify: Notify = silent, remote: Remote | None = None) -> None:
+        self.remote = given_remote(notify) if root is None and remote is None else remote
+        self.root = root if root is not None else cache_folder()
         self.counts: Counter[tuple[str, str]] = Counter()
         self._notify = notify
         self._verified: dict[Path, tuple[int, int]] = {}
@@ -66,13 +68,21 @@ class Store:
 
     def get(self, step: Step) -> Entry:
         """The entry of a step, made if it is not there yet or is damaged. Raises what making it raises."""
-        entry = self._found(step)
+        entry, how = self._found(step), "found"
         if entry is None:
-            entry = self._make(step)
-        self.counts[step.kind, "made" if entry.made else "found"] += 1
+            entry, how = self._bring(step, build=True)
+        assert entry is not None  # making it raises where it cannot be made
+        self.counts[step.kind, how] += 1
         if self._asked:
             self._asked[-1].append((step.kind, entry.seconds))
         return entry
+
+    def find(self, step: Step) -> Entry | None:
+        """The entry of a step if it is here, or in the remote; it is not made."""
+        entry = self._found(step)
+        if entry is not None or self.remote is None:
+            return entry
+        return self._bring(step, build=False)[0]
 
     def usage(self) -> Iterator[tuple[str, int, int]]:
         """(kind, files, bytes) for every kind there is something of."""
@@ -83,12 +93,46 @@ class Store:
                 yield kind, len(kept), sum(path.stat().st_size for path in files)
 
     def clear(self) -> None:
-        """Remove everything the store made, and nothing else in its folder.
+        """Remove everything the store made on this machine, and nothing else in its folder.
 
         Raises `PtqError` for a folder that no store has marked as its own, and while another process uses it.
         """
         if not self.root.exists():
             return
+        self._check_own()
+        # by name, file by file: the folder may hold a user's own folder called `model`
+        for path in [*(path for kind in KINDS for path in self.root.glob(f"{kind}/??/*")), *self.root.glob("locks/*")]:
+            if _OWN.match(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for kind in KINDS:
+            for path in [*(self.root / kind).glob("??"), self.root / kind]:
+                with contextlib.suppress(OSError):  # not empty, or not there
+                    path.rmdir()
+        self._verified.clear()
+
+    def prune(self, goes: Callable[[Collection[Held]], Collection[str]]) -> tuple[int, int]:
+        """Remove what was made on this machine by the keys that `goes` returns; (files, bytes) removed.
+
+        `Held.when` is when a file was last used. Raises as `clear` does.
+        """
+        if not self.root.exists():
+            return 0, 0
+        self._check_own()
+        files: dict[str, list[Path]] = {}
+        for path in (path for kind in KINDS for path in self.root.glob(f"{kind}/??/*") if path.is_file()):
+            if _OWN.match(path.name) and not path.name.startswith("."):
+                files.setdefault(path.name[:64], []).append(path)
+        sizes = {key: sum(path.stat().st_size for path in paths) for key, paths in files.items()}
+        held = [Held(key, max(path.stat().st_mtime for path in paths), sizes[key], key) for key, paths in files.items()]
+        gone = [key for key in goes(sorted(held, key=lambda each: (each.when, each.key))) if key in files]
+        for key in gone:
+            for path in files[key]:
+                path.unlink(missing_ok=True)
+        self._verified.clear()
+        return len(gone), sum(sizes[key] for key in gone)
+
+    def _check_own(self) -> None:
+        """Raise `PtqError` unless the folder is a store's, and no other process uses it."""
         tag = self.root / _TAG
         if not tag.is_file() or tag.read_text(encoding="utf-8", errors="replace") != _SIGNATURE:
             raise PtqError(
@@ -106,15 +150,6 @@ class Store:
                 raise PtqError(
                     f"{self.root}: another run uses it ({path.stem}); clear it when that has ended"
                 ) from None
-        # by name, file by file: the folder may hold a user's own folder called `model`
-        for path in [*(path for kind in KINDS for path in self.root.glob(f"{kind}/??/*")), *self.root.glob("locks/*")]:
-            if _OWN.match(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        for kind in KINDS:
-            for path in [*(self.root / kind).glob("??"), self.root / kind]:
-                with contextlib.suppress(OSError):  # not empty, or not there
-                    path.rmdir()
-        self._verified.clear()
 
     def _found(self, step: Step) -> Entry | None:
         path = self._path(step)
@@ -133,9 +168,14 @@ class Store:
                 self._notify(f"{step.title}: a kept file is damaged; made again")
                 return None
             self._verified[path] = stamp
+            with contextlib.suppress(OSError):  # the note's time is that of the last use, see `prune`
+                os.utime(_sidecar(path))
         return entry
 
-    def _make(self, step: Step) -> Entry:
+    def _bring(self, step: Step, build: bool) -> tuple[Entry | None, str]:
+        """The entry of a step that is not here, and whether it was ``made``, ``fetched``, or ``found`` after all; None
+        when it is nowhere, and not to be built.
+        """
         path = self._path(step)
         lock = self.root / "locks" / f"{step.key}.lock"
         self._attend()
@@ -145,29 +185,19 @@ class Store:
             raise self._unwritable(error) from error
         with FileLock(lock):
             if (entry := self._found(step)) is not None:
-                return entry
+                return entry, "found"
             prefix = f".making-{step.key}-"
             for left in path.parent.glob(f"{prefix}*"):  # by a killed process: whoever holds the lock is alone
                 shutil.rmtree(left, ignore_errors=True)
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
-                temporary = Path(folder) / f"made{path.suffix}"
-                self._asked.append([])
-                self._nested.append(0.0)
-                start = time.perf_counter()
-                try:
-                    with announced(step.title, self._notify):
-                        notes = dict(step.make(temporary, self) or {})
-                finally:
-                    whole = time.perf_counter() - start
-                    inputs, nested = tuple(self._asked.pop()), self._nested.pop()
-                    if self._nested:
-                        self._nested[-1] += whole
-                content: dict[str, Any] = {
-                    "digest": file_digest(temporary),
-                    "seconds": whole - nested,
-                    "notes": notes,
-                    "inputs": inputs,
-                }
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
+                # names of their own: a request that was given up may still write to its file
+                temporary, how = Path(folder) / f"fetched{path.suffix}", "fetched"
+                content = None if self.remote is None else self.remote.fetch(step.key, step.kind, temporary)
+                if content is None and not build:
+                    return None, "missing"
+                if content is None:
+                    temporary, how = Path(folder) / f"made{path.suffix}", "made"
+                    content = self._built(step, temporary)
                 try:
                     made = _sidecar(temporary)
                     made.write_text(json.dumps(content), encoding="utf-8")
@@ -175,7 +205,25 @@ class Store:
                     temporary.replace(path)
                 except OSError as error:
                     raise self._unwritable(error) from error
-            return Entry(path, content["digest"], content["seconds"], notes, inputs, made=True)
+        if self.remote is not None and how == "made":
+            self.remote.put(step.key, step.kind, path, content)
+        entry = _entry(path, content)
+        return (replace(entry, made=True), how) if how == "made" else (entry, how)
+
+    def _built(self, step: Step, temporary: Path) -> Made:
+        """Make the file of a step at `temporary`; what making it took."""
+        self._asked.append([])
+        self._nested.append(0.0)
+        start = time.perf_counter()
+        try:
+            with announced(step.title, self._notify):
+                notes = dict(step.make(temporary, self) or {})
+        finally:
+            whole = time.perf_counter() - start
+            inputs, nested = self._asked.pop(), self._nested.pop()
+            if self._nested:
+                self._nested[-1] += whole
+        return Made(digest=file_digest(temporary), seconds=whole - nested, notes=notes, inputs=inputs)
 
     def _path(self, step: Step) -> Path:
         return self.root / step.kind / step.key[:2] / (step.key + step.suffix)
@@ -210,11 +258,6 @@ class Store:
 
     def _unwritable(self, error: OSError) -> PtqError:
         return PtqError(f"store {self.root}: cannot be written ({error.strerror}); set PTQ_CACHE to a folder that can")
-
-
-def default_root() -> Path:
-    """``PTQ_CACHE`` when set and not empty, else the platform's cache folder."""
-    return Path(os.environ.get("PTQ_CACHE") or platformdirs.user_cache_path("ptq", appauthor=False))
 
 
 def _leave(presence: FileLock) -> None:

@@ -34,7 +34,8 @@ class Source:
 class Artifact:
     """A quantized model made elsewhere, judged as it is.
 
-    `path` is where it is, or a function that returns it or raises `NoData`; `dtype` is what it claims to be.
+    `path` is where it is, or a function that returns it or raises `NoData`; `backend` runs it; `dtype` is what it
+    claims to be.
     """
 
     backend: str

@@ -1,0 +1,1 @@
+"""Gate: bars, references, verdicts, and what a run proves."""

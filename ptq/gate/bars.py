@@ -32,10 +32,12 @@ class Bar:
     max_drop: largest loss against FP32 on the same samples: percentage points for a share, else in the metric's unit.
     min_agreement: least share of decisions equal to FP32's, 0..1.
     min_sqnr_db: least SQNR of the outputs against FP32's, dB.
+    min_cosine: least mean over samples of the cosine of the outputs with FP32's, -1..1: for embeddings.
     confidence: of the interval the drop is judged by, inside (0, 1). When set, an unresolved verdict is red.
     min_integer_share: least share of compute nodes that really run in integer, 0..1.
     min_speedup: least FP32 time / quantized time, above 0.
     max_ratio: largest quantized time / FP32 time, above 0.
+    max_ratio_fastest_fp32: largest quantized time / time of the fastest FP32 model of any runtime the workload has.
     expected_failure: gates whose failure is known: reported, but not red; of `GATES`, or ``accuracy without vnni``:
         only on an x86 CPU that has none of a family of `FAMILIES`. `why` says why.
     """
@@ -47,10 +49,12 @@ class Bar:
     max_drop: float | None = None
     min_agreement: float | None = None
     min_sqnr_db: float | None = None
+    min_cosine: float | None = None
     confidence: float | None = None
     min_integer_share: float | None = None
     min_speedup: float | None = None
     max_ratio: float | None = None
+    max_ratio_fastest_fp32: float | None = None
     expected_failure: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -172,7 +176,8 @@ def load_bars(path: Path) -> Bars:
     """Read bars.toml: one table a pattern, ``["digits-*"]``, with the keys of `Bar`.
 
     Raises `BadData` for a file that is absent or not TOML, an unknown key, a value of the wrong type or out of its
-    range, a missing `why`, and a bar with none of `ACCURACY`, which would let every accuracy pass.
+    range, a missing `why`, a bar with none of `ACCURACY`, which would let every accuracy pass, and a `confidence` with
+    none of `INTERVALS`.
     """
     try:
         tables = tomllib.loads(read_bytes(path, 16 << 20).decode())
@@ -185,8 +190,10 @@ def load_bars(path: Path) -> Bars:
     return Bars(path, tuple(_bar(path, pattern, table) for pattern, table in tables.items()))
 
 
-ACCURACY = ("floor", "ceiling", "max_drop", "min_agreement", "min_sqnr_db")
+ACCURACY = ("floor", "ceiling", "max_drop", "min_agreement", "min_sqnr_db", "min_cosine")
 """The keys that hold an accuracy to something; a bar has at least one."""
+INTERVALS = ("max_drop", "min_speedup", "max_ratio", "max_ratio_fastest_fp32")
+"""The keys that are judged by an interval."""
 _MOST = sys.float_info.max
 _RANGES: Mapping[str, tuple[float, float, str]] = {
     "floor": (-_MOST, _MOST, "a number"),
@@ -194,10 +201,12 @@ _RANGES: Mapping[str, tuple[float, float, str]] = {
     "max_drop": (0, _MOST, "a number from 0, in percentage points or in the metric's unit"),
     "min_agreement": (0, 1, "a number in 0..1"),
     "min_sqnr_db": (-_MOST, _MOST, "a number, in dB"),
+    "min_cosine": (-1, 1, "a number in -1..1"),
     "confidence": (1e-9, 1 - 1e-9, "a number above 0 and below 1, e.g. 0.95"),
     "min_integer_share": (0, 1, "a number in 0..1"),
     "min_speedup": (1e-9, 1e9, "a number above 0, e.g. 1.1"),
     "max_ratio": (1e-9, 1e9, "a number above 0, e.g. 0.9"),
+    "max_ratio_fastest_fp32": (1e-9, 1e9, "a number above 0, e.g. 1.0"),
 }
 _KEYS = tuple(field.name for field in fields(Bar) if field.name != "pattern")
 _EXPECTED = (*GATES, *(f"{gate} without {family}" for gate in GATES for family in FAMILIES))
@@ -218,6 +227,11 @@ def _bar(path: Path, pattern: str, table: object) -> Bar:
         raise BadData(f"{where} has no why, but should say where its numbers come from")
     if not set(ACCURACY) & set(table):
         raise BadData(f"{where} has none of {', '.join(ACCURACY)}, but should have one: else every accuracy passes")
+    if "confidence" in table and not set(INTERVALS) & set(table):
+        raise BadData(
+            f"{where} confidence={table['confidence']}, but none of {', '.join(INTERVALS)} is set, so no interval is "
+            "judged: set one, or remove confidence"
+        )
     return Bar(pattern, **{key: _as_field(key, value) for key, value in table.items()})
 
 

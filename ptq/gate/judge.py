@@ -38,6 +38,7 @@ from ptq.gate.result import (
 from ptq.gate.structure import Structure
 from ptq.gate.timing import Timing, judge_race
 from ptq.gate.verdict import CONFIDENCE, FAIL, UNRESOLVED, Verdict, judge_accuracy, judge_structure
+from ptq.latency.fastest import Fastest, fastest
 from ptq.latency.race import Race, race
 from ptq.latency.ratio import Budget
 from ptq.metrics.metric import Metric, Score
@@ -79,6 +80,7 @@ class Judge:
             workload.name: Pipeline(workload, store, self.registry) for workload in workloads
         }
         self._faults: dict[str, str | None] = {}
+        self._fastest: dict[tuple[str, int], Fastest | None] = {}
         self._cases = [case for pipeline in self.pipelines.values() for case in _some_cases(pipeline)]
 
     def cases(self) -> list[Case]:
@@ -90,7 +92,7 @@ class Judge:
 
         Most methods only move scales: the same kernels run, and the one that needs least of calibration is timed. One
         that corrects the model changes the graph. A transformed model is a graph of its own, so is an artifact made
-        elsewhere.
+        elsewhere, and what the backend itself tells apart.
         """
         methods = self.registry.methods
         graphs: dict[tuple[str | bool, ...], list[Case]] = {}
@@ -98,7 +100,9 @@ class Judge:
             if not case.is_float:
                 method = methods.get(case.method)
                 foreign = case.method in self.pipelines[case.workload].workload.artifacts
-                own = case.method if foreign or (method and method.transforms) else ""
+                apart = getattr(self.registry.backends.get(case.backend), "graph", None)
+                other = "" if apart is None else apart(case)
+                own = case.method if foreign or (method and method.transforms) else other
                 corrects = method is not None and method.corrects is not None
                 graph = (case.workload, case.backend, case.dtype, case.granularity, case.exclude)
                 graphs.setdefault((*graph, corrects, own), []).append(case)
@@ -135,7 +139,7 @@ class Judge:
 
     def race(self, case: Case, batch: int, base: Path | None, new: bool = False) -> Race:
         """A case ready to be timed, see `ptq.latency.race.race`; without its artifact in `base` only if `new` ones may
-        be there.
+        be there. Which float model is the fastest of any runtime is measured once a workload and batch.
         """
         stands_for = tuple(other.id for other in self.graphs().get(case, [case]))
         limit = min((bar.ratio for bar in self._bars(case.id, stands_for) if bar.ratio is not None), default=None)
@@ -147,7 +151,14 @@ class Judge:
                     f"{case.id}: no {name} in the folder given with --ptq-against, so there is no race: save it "
                     "there with --ptq-artifacts, or allow cases that are new with --ptq-allow-new"
                 )
-        return race(pipeline, case, batch, limit, base, stands_for)
+        ready = race(pipeline, case, batch, limit, base, stands_for)
+        if base is not None:
+            return ready
+        known, bars = (case.workload, batch), self._bars(case.id, stands_for)
+        if known not in self._fastest:
+            self._fastest[known] = fastest(pipeline, ready.inputs)
+        limits = [bar.max_ratio_fastest_fp32 for bar in bars if bar.max_ratio_fastest_fp32 is not None]
+        return replace(ready, fastest=self._fastest[known], fastest_limit=min(limits, default=None))
 
     def timing(self, ready: Race, budget: Budget | None = None) -> Timing:
         """Run a race and hold its ratio to the bars of all cases that run this graph; the worst verdict counts."""
@@ -201,6 +212,7 @@ class Judge:
             fp32_correct=fp32.correct,
             agreement=found.agreement,
             sqnr_db=None if found.sqnr_db == math.inf else found.sqnr_db,
+            cosine=found.cosine,
             per_class=score.per_class,
             fp32_per_class=fp32.per_class,
             details=score.details,
@@ -237,7 +249,8 @@ class Judge:
         for value in (found.score.value, found.fp32.value, interval.drop, interval.low, interval.high):
             if not math.isfinite(value):
                 raise BadData(f"{case.id}: {metric.name} gave {value}, but should give a finite number")
-        for key, have in (("min_agreement", found.agreement), ("min_sqnr_db", found.sqnr_db)):
+        beside = {"min_agreement": found.agreement, "min_sqnr_db": found.sqnr_db, "min_cosine": found.cosine}
+        for key, have in beside.items():
             if getattr(bar, key) is not None and have is None:
                 raise self.bars.unusable(
                     bar, f"{key}={getattr(bar, key):g}, but outputs of {case.id} cannot be compared so: remove it"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ptq.cases import Case
 from ptq.errors import PtqError
-from ptq.gate.bars import Bar
-from ptq.gate.judge import Judge
+from ptq.gate.bars import Bar, Bars
 from ptq.gate.tally import Tally
 from ptq.gate.verdict import COLLAPSED, PASS, UNRESOLVED
 from ptq.latency.race import BASE
@@ -31,10 +30,13 @@ class Held:
 
 
 class Proof:
-    """What a run's verdicts prove; `isa` is what `ptq.engine.environment.instruction_sets` says."""
+    """What a run's verdicts prove of `bars`; `cases` are all there could be, and `isa` is what
+    `ptq.engine.environment.instruction_sets` says.
+    """
 
-    def __init__(self, judge: Judge, tally: Tally, isa: Collection[str]) -> None:
-        self._judge = judge
+    def __init__(self, bars: Bars, cases: Iterable[Case], tally: Tally, isa: Collection[str]) -> None:
+        self._bars = bars
+        self._cases = {case.id: case for case in cases}
         self._tally = tally
         self._isa = isa
         self._held = list(self._verdicts())
@@ -63,9 +65,7 @@ class Proof:
     def _verdicts(self) -> Iterator[Held]:
         for result in self._tally.judged:
             if not result.case.is_float:
-                yield Held(
-                    "accuracy", result.case.id, result.verdict, self._judge.bars.of(result.case.id), True, result.red
-                )
+                yield Held("accuracy", result.case.id, result.verdict, self._bars.of(result.case.id), True, result.red)
         for gate, rows in (("structure", self._tally.structures), ("latency", self._tally.timings)):
             for row in rows.values():
                 if (bar := self._bar(row["id"])) is not None:
@@ -102,7 +102,7 @@ class Proof:
         if not keys:
             return None
         why = "all races are against --ptq-against" if against else f"no test of -m {gate} ran"
-        return f"{' and '.join(keys)} in {self._judge.bars.path.name}: not held here, {why}"
+        return f"{' and '.join(keys)} in {self._bars.path.name}: not held here, {why}"
 
     def _unread(self) -> list[str]:
         """Keys of bars that govern float cases alone: no gate holds those to them."""
@@ -115,7 +115,7 @@ class Proof:
             keys = [key for keys in KEYS.values() for key in keys if getattr(bar, key) is not None]
             if keys and all(case.is_float for case in cases):
                 why = f"{keys[0]}={getattr(bar, keys[0]):g}, but governs float cases alone, which no gate holds to it"
-                lines.append(str(self._judge.bars.unusable(bar, f"{why}: remove it")))
+                lines.append(str(self._bars.unusable(bar, f"{why}: remove it")))
         return lines
 
     def _no_longer(self) -> list[str]:
@@ -135,12 +135,8 @@ class Proof:
                 )
         return lines
 
-    @property
-    def _cases(self) -> Mapping[str, Case]:
-        return {case.id: case for case in self._judge.cases()}
-
     def _bar(self, case_id: str) -> Bar | None:
         try:
-            return self._judge.bars.of(case_id)
+            return self._bars.of(case_id)
         except PtqError:  # said elsewhere
             return None

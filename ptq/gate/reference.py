@@ -91,7 +91,7 @@ class References:
         if entry.metric != result.metric:
             line = f"{result.case.id}: {result.metric}, but its reference is {entry.metric}; run with --ptq-update"
             return Comparison(True, line)
-        then, now = _outcomes(entry.outcomes, entry.n), _outcomes(result.outcomes, result.n)
+        then, now = unpacked(entry.outcomes, entry.n), unpacked(result.outcomes, result.n)
         same = entry.evaluation is not None and (entry.evaluation, entry.n) == (result.evaluation, result.n)
         share = result.unit == SHARE
         number, unit = (".4f", "pp") if share else (".4g", result.unit)
@@ -208,12 +208,12 @@ def _entry(fields: Mapping[str, Any], name: str) -> Entry:
         raise BadData(f"{name} has {min(unknown)!r:.60}, which is no field of a case")
     check_fields(fields, _FIELDS, name)
     entry = Entry(**fields)
-    _outcomes(entry.outcomes, entry.n)
+    unpacked(entry.outcomes, entry.n)
     return entry
 
 
-def _outcomes(packed: str | None, n: int) -> npt.NDArray[np.bool_] | None:
-    """Right or wrong per image, bool of shape (n,), from base64 of packed bits."""
+def unpacked(packed: str | None, n: int) -> npt.NDArray[np.bool_] | None:
+    """Right or wrong per image, bool of shape (n,), from base64 of packed bits; `ValueError` for what is none."""
     if packed is None:
         return None
     try:

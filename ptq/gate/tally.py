@@ -126,19 +126,6 @@ class Tally:
             "speed": self.speed,
         }
 
-    def lines(self) -> list[str]:
-        """One line each for what was timed and what was counted, as the terminal shows them."""
-        races = sorted(self.timings.values(), key=lambda race: (race["id"], race["against"], race["batch"]))
-        shown = [
-            f"{race['id']} batch {race['batch']}: {race['speedup']:.2f}x the speed of {race['against']} "
-            f"({100 * race['confidence']:g} % {1 / race['high']:.2f} .. {1 / race['low']:.2f}), "
-            f"{race['other_ms']:.3g} ms against {race['reference_ms']:.3g} ms; {race['executed']}; {race['verdict']}"
-            for race in races
-        ]
-        shown += [str(race["finding"]) for race in races if race.get("finding")]
-        shown += [str(counted["reason"]) for _, counted in sorted(self.structures.items())]
-        return shown + [f"{count} not run: {reason}" for reason, count in sorted(self.absent.items())]
-
 
 def _named(found: Iterable[Mapping[str, Any]]) -> set[str]:
     return {str(each[name]) for each in found for name in ("workload", "backend")}

@@ -8,14 +8,17 @@ from typing import Any
 
 from ptq.cases import Case
 from ptq.gate.bars import Bar
-from ptq.gate.verdict import FAIL, Verdict, judge_ratio
+from ptq.gate.verdict import FAIL, PASS, Verdict, judge_ratio
 from ptq.latency.race import BASE, Race, Times, executed
 from ptq.latency.ratio import SAME, Ratio
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What a race gave; fields as in `Race`. `finding` says where the clocks or the threads tell different ratios."""
+    """What a race gave; fields as in `Race`. `finding` says where the clocks or the threads tell different ratios;
+    `rival` is the id of the case it ran against, `fastest` that of the fastest float case of any runtime, None where
+    it took no part.
+    """
 
     case: Case
     stands_for: tuple[str, ...]
@@ -25,6 +28,8 @@ class Timing:
     verdict: Verdict
     executed: str
     finding: str | None
+    rival: str | None = None
+    fastest: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Flat, as the report's ``latency`` has it; ``ratio`` is time / time of the other, below 1 is faster."""
@@ -43,6 +48,9 @@ class Timing:
             **_numbers("wall_", one.wall or one),
             "threads": self.times.threads,
             **_numbers("threads_", many),
+            "rival": self.rival,
+            "fastest_fp32": self.fastest,
+            **_numbers("fastest_fp32_", self.times.fastest),
             "finding": self.finding,
             "verdict": self.verdict.name,
             "reason": self.verdict.reason,
@@ -58,7 +66,7 @@ def judge_race(race: Race, times: Times, bar: Bar, isa: Collection[str]) -> Timi
     beyond the bar and apart from the first by more than noise explains.
     """
     if race.against == BASE:
-        bar = replace(bar, min_speedup=None, max_ratio=race.limit, expected_failure=())
+        bar = replace(bar, min_speedup=None, max_ratio=race.limit, max_ratio_fastest_fp32=None, expected_failure=())
     name, one, many = f"{race.case.id} batch {race.batch} against {race.against}", times.one, times.many
     verdict, findings = judge_ratio(name, one, bar, isa), []
     if one.wall is not None and (one.waits or 1 / one.gap[1] > SAME):
@@ -77,7 +85,38 @@ def judge_race(race: Race, times: Times, bar: Bar, isa: Collection[str]) -> Timi
         for title, ratio, cause in findings
     ]
     finding = "; ".join(told) or None
-    return Timing(race.case, race.stands_for, race.batch, race.against, times, verdict, executed(race.census), finding)
+    if verdict.name != FAIL and (slower := _against_fastest(race, times, bar, isa)) is not None:
+        verdict = slower
+    return Timing(
+        case=race.case,
+        stands_for=race.stands_for,
+        batch=race.batch,
+        against=race.against,
+        times=times,
+        verdict=verdict,
+        executed=executed(race.census),
+        finding=finding,
+        rival=None if race.rival is None else race.rival.id,
+        fastest=None if race.fastest is None else race.fastest.case.id,
+    )
+
+
+def _against_fastest(race: Race, times: Times, bar: Bar, isa: Collection[str]) -> Verdict | None:
+    """The verdict on the ratio to the fastest float model where it does not pass, by processor time or the wall clock;
+    None where it passes or the bar demands nothing of it.
+    """
+    if bar.max_ratio_fastest_fp32 is None:
+        return None
+    if race.fastest is None or times.fastest is None:
+        line = f"{race.case.id} batch {race.batch}: no float model of any runtime could be timed"
+        return Verdict(FAIL, f"{line}, but max_ratio_fastest_fp32 demands a race against the fastest", red=True)
+    held = replace(bar, min_speedup=None, max_ratio=bar.max_ratio_fastest_fp32)
+    name, ratio = f"{race.case.id} batch {race.batch} against the fastest fp32, {race.fastest.case.id}", times.fastest
+    found = [judge_ratio(name, ratio, held, isa)]
+    if ratio.wall is not None and ratio.waits:
+        found.append(judge_ratio(f"{name}, by the wall clock", ratio.wall, held, isa))
+    worst = max(found, key=lambda each: (each.red, each.name == FAIL, each.name != PASS))
+    return None if worst.name == PASS else worst
 
 
 def _cause(race: Race, one: Ratio, wall: Ratio) -> str:

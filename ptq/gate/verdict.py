@@ -1,9 +1,9 @@
 """Verdict: a measurement held against its bar. Pure functions, one-sided: better never fails.
 
 Accuracy
-    ``fail``        value under `floor` or over `ceiling`, agreement or SQNR with FP32 under its least, or drop >
-                    max_drop. Point values decide: the same samples always give the same verdict, so there is nothing to
-                    flake.
+    ``fail``        value under `floor` or over `ceiling`, agreement, SQNR or cosine with FP32 under its least, or
+                    drop > max_drop. Point values decide: the same samples always give the same verdict, so there is
+                    nothing to flake.
     ``unresolved``  the interval of the drop straddles `max_drop`, so these samples cannot tell; and the point values
                     pass, or the bar sets `confidence`. Red only when it does; the reason says how many samples would
                     resolve it.
@@ -143,6 +143,9 @@ def _under(metric: Metric, found: Compared, bar: Bar) -> list[str]:
     if bar.min_sqnr_db is not None and found.sqnr_db is not None and found.sqnr_db < bar.min_sqnr_db:
         have, want = _digits(found.sqnr_db, bar.min_sqnr_db, 1)
         failures.append(f"SQNR {have} dB < min_sqnr_db {want} dB")
+    if bar.min_cosine is not None and found.cosine is not None and found.cosine < bar.min_cosine:
+        have, want = _digits(found.cosine, bar.min_cosine, 4)
+        failures.append(f"mean cosine to fp32 {have} < min_cosine {want}")
     return failures
 
 

@@ -1,0 +1,1 @@
+"""Latency: the time ratio of two models, measured in turns."""

@@ -17,6 +17,7 @@ from ptq.data.samples import FittedSamples
 from ptq.engine.environment import instruction_sets
 from ptq.engine.pipeline import Pipeline
 from ptq.errors import NoData, PtqError, Unsupported
+from ptq.latency.fastest import Fastest
 from ptq.latency.ratio import SAME as SAME
 from ptq.latency.ratio import Budget, Ratio, clock_for, measure_ratio
 
@@ -30,11 +31,15 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Times:
-    """What a race gave: `one` on one thread, `many` on `threads`, all this process may use; None where that is one."""
+    """What a race gave: `one` on one thread, `many` on `threads`, all this process may use; None where that is one.
+
+    `fastest` is against the fastest float model of any runtime, on one thread; None where it took no part.
+    """
 
     one: Ratio
     threads: int
     many: Ratio | None
+    fastest: Ratio | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +50,8 @@ class Race:
 
     `against` names the other: ``fp32``, or `BASE`. `limit` is the ratio it will be held to, None when there is none:
     timing stops as soon as the ratio is clear of it. `stands_for` are the ids of the cases that run the same graph, its
-    own among them.
+    own among them. `rival` is the case `reference` is of; `fastest` the fastest float model of any runtime, None where
+    that is no matter, and `fastest_limit` as `limit`.
     """
 
     case: Case
@@ -59,6 +65,9 @@ class Race:
     census: Census
     sizes: Mapping[str, int]
     load: Callable[[int], tuple[Predictor, Predictor]]
+    rival: Case | None = None
+    fastest: Fastest | None = None
+    fastest_limit: float | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -76,14 +85,20 @@ class Race:
         }
 
     def run(self, budget: Budget | None = None) -> Times:
-        """Time both in turns, on one thread, then on all, by the wall clock: for no longer than the first took."""
+        """Time both in turns, on one thread, then against the fastest of any runtime, then on all threads, by the wall
+        clock: these for no longer than the first took.
+        """
         budget, threads = budget or Budget(), _cores()
         one = measure_ratio(self.reference, self.predict, self.inputs, self.limit, budget)
-        if threads == THREADS:
-            return Times(one, threads, None)
         again = replace(budget, seconds=min(budget.seconds, max(one.seconds, 1e-3)))
-        many = measure_ratio(*self.load(threads), self.inputs, self.limit, again, clock_for(threads))
-        return Times(one, threads, many)
+        fastest, best = None, self.fastest
+        if best is not None:
+            own = best.case == self.rival
+            fastest = one if own else measure_ratio(best.predict, self.predict, self.inputs, self.fastest_limit, again)
+        many = None
+        if threads != THREADS:
+            many = measure_ratio(*self.load(threads), self.inputs, self.limit, again, clock_for(threads))
+        return Times(one, threads, many, fastest)
 
 
 def race(
@@ -124,6 +139,7 @@ def race(
         census=pipeline.census(case),
         sizes={"size_bytes": own.stat().st_size, "reference_size_bytes": other.stat().st_size},
         load=load,
+        rival=rival,
     )
 
 

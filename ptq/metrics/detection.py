@@ -129,6 +129,10 @@ class MAP(Metric):
         """Over the raw outputs of the first images: boxes in pixels weigh far more in it than scores in 0..1."""
         return super().sqnr_db({"probe": predictions["probe"]}, {"probe": reference["probe"]})
 
+    def cosine(self, predictions: Predictions, reference: Predictions) -> float | None:
+        """As `sqnr_db`, over the raw outputs of the first images."""
+        return super().cosine({"probe": predictions["probe"]}, {"probe": reference["probe"]})
+
     def drop(self, predictions: Predictions, reference: Predictions, samples: Samples, confidence: float) -> Interval:
         """mAP50-95 lost, in percentage points, with the bias-corrected interval of a paired bootstrap over images.
 

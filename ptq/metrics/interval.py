@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Interval:
     """A drop against FP32 (positive: worse) with its confidence interval and p-value.
 
-    In percentage points for a metric that is a share, else in the metric's unit. `p` is the two-sided p of the paired
-    test named by the metric, None where it has none.
+    `drop`, `low` and `high` are in percentage points for a metric that is a share, else in the metric's unit. `p` is
+    the two-sided p of the paired test named by the metric, None where it has none.
     """
 
     drop: float

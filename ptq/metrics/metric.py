@@ -28,7 +28,8 @@ class Score:
     """`value` in the metric's unit over `n` samples; `correct` is a count where the metric counts samples, else None.
 
     `outcomes` has one number per sample, in order: for top1, 1 when the image is right. `chance` is what a model that
-    knows nothing has, None where that cannot be said.
+    knows nothing has, None where that cannot be said. `per_class` is in the same unit, by class name; `details` is what
+    else the metric says, as JSON.
     """
 
     value: float
@@ -122,6 +123,24 @@ class Metric:
         if signal == 0:
             return None
         return math.inf if noise == 0 else float(10 * np.log10(signal / noise))
+
+    def cosine(self, predictions: Predictions, reference: Predictions) -> float | None:
+        """Mean over samples of the cosine of what a sample's float outputs are with the float model's, -1..1.
+
+        A sample whose outputs are all 0 in one of the two has 0, in both 1. None as for `sqnr_db`: no float output,
+        other shapes.
+        """
+        pairs = [
+            [each.reshape(len(each), -1).astype(np.float64) for each in (ours, theirs)]
+            for ours, theirs in float_pairs(predictions, reference)
+            if ours.ndim and ours.shape == theirs.shape and len(ours)
+        ]
+        if not pairs or len({len(ours) for ours, _ in pairs}) > 1:
+            return None
+        have, want = (np.concatenate(each, axis=1) for each in zip(*pairs, strict=True))
+        norms = np.linalg.norm(have, axis=1) * np.linalg.norm(want, axis=1)
+        both = ~(have.any(axis=1) | want.any(axis=1))
+        return float(np.where(both, 1.0, (have * want).sum(axis=1) / np.where(norms > 0, norms, 1.0)).mean())
 
     def drop(self, predictions: Predictions, reference: Predictions, samples: Samples, confidence: float) -> Interval:
         """How much worse than the float model on the same samples; positive is worse, whatever the direction.

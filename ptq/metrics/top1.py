@@ -36,6 +36,7 @@ class Top1(Metric):
         return {"outputs": rows}
 
     def score(self, predictions: Predictions, samples: Samples) -> Score:
+        """As `Metric.score`: of outputs of shape (N, classes) and integer targets of shape (N,)."""
         labels = _labels(samples)
         outputs = predictions["outputs"]
         classes = outputs.shape[1]

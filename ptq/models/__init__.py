@@ -1,1 +1,1 @@
-
+"""Models: float models in their forms, and how they become ONNX."""

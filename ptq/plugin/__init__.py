@@ -14,12 +14,20 @@ import pytest
 
 from ptq.cases import Case
 from ptq.checks.preprocessing import checks
+from ptq.engine.durations import Durations
+from ptq.errors import PtqError
+from ptq.files import cache_folder
+from ptq.gate.shard import Shard
 from ptq.latency.race import BATCHES
 from ptq.plugin import hooks
-from ptq.plugin.case_judge import CaseJudge
+from ptq.plugin.case_judge import NO_LATENCY, CaseJudge
+from ptq.plugin.cluster import Cluster, check_cluster
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
-from ptq.plugin.options import MARKERS, add_options
-from ptq.plugin.run import MADE, Run
+from ptq.plugin.options import MARKERS, add_options, selected
+from ptq.plugin.progress import can_update, progress_of
+from ptq.plugin.run import FAULTS, MADE, Run
+from ptq.plugin.sharding import Sharding, attend
+from ptq.plugin.watched import Watched
 
 __all__ = ["CaseJudge"]
 
@@ -35,16 +43,20 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    # a copy of the descriptor, because a test's stderr is captured and its reader waits now
-    terminal = os.dup(2)
-    config.add_cleanup(lambda: os.close(terminal))
-    config.stash[NOTIFY] = lambda line: _write(terminal, f"\nptq: {line} ...\n")
+    worker = hasattr(config, "workerinput")
+    memory = None if worker or config.getoption("ptq_no_cache") else Durations(cache_folder())
+    progress = progress_of(config, {} if memory is None else memory.load())
+    config.stash[NOTIFY] = progress.doing
     if python := config.getoption("ptq_modelopt_python"):
         patch = pytest.MonkeyPatch()
         patch.setenv("PTQ_MODELOPT_PYTHON", str(config.invocation_params.dir / python))
         config.add_cleanup(patch.undo)
-    if hasattr(config, "workerinput"):
+    if words := config.getoption("ptq_shard"):
+        config.pluginmanager.register(_sharding(config, words), "ptq-sharding")
+    if worker:
         return
+    if address := config.getoption("ptq_dask"):
+        config.pluginmanager.register(_cluster(config, address), "ptq-cluster")
     given = any(str(word).startswith("--ptq-update") for word in config.invocation_params.args)
     if config.getoption("ptq_update") and os.environ.get("CI") and not given:
         raise pytest.UsageError(
@@ -54,6 +66,37 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("ptq_no_cache"):
         config.stash[SCRATCH] = Path(tempfile.mkdtemp(prefix="ptq-"))
     config.pluginmanager.register(Run(config), "ptq-run")
+    config.pluginmanager.register(Watched(progress, memory), "ptq-progress")
+
+
+def _cluster(config: pytest.Config, address: str) -> Cluster:
+    """The distributed part of the run; `pytest.UsageError` for options that cannot go with it."""
+    try:
+        check_cluster(address)
+    except PtqError as error:
+        raise pytest.UsageError(str(error)) from error
+    if selected(config, "latency"):
+        raise pytest.UsageError(f"--ptq-dask {address}: {NO_LATENCY}")
+    if getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(
+            f"--ptq-dask {address}: with -n, but Dask's workers make all there is to make: use -n 0"
+        )
+    return Cluster(config, address)
+
+
+def _sharding(config: pytest.Config, words: str) -> Sharding:
+    """This shard's part; `pytest.UsageError` for options that cannot go with it."""
+    try:
+        shard = Shard.parse(words)
+    except PtqError as error:
+        raise pytest.UsageError(str(error)) from error
+    if not config.getoption("ptq_json"):
+        raise pytest.UsageError(f"--ptq-shard {words}: needs --ptq-json PATH, which ptq merge reads")
+    if config.getoption("ptq_update"):
+        raise pytest.UsageError(f"--ptq-shard {words}: a shard sees a part, so it cannot --ptq-update the whole")
+    if not hasattr(config, "workerinput"):
+        attend(config)
+    return Sharding(config, shard)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -63,7 +106,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell an xdist worker where the controller's throw-away store is: they share it."""
+    """Tell an xdist worker where the controller's throw-away store is, which they share, and who shows progress."""
+    node.workerinput["ptq_updating"] = can_update(node.config)
     if (scratch := node.config.stash.get(SCRATCH, None)) is not None:
         node.workerinput["ptq_store"] = str(scratch)
 
@@ -99,14 +143,10 @@ def judge(request: pytest.FixtureRequest) -> Iterator[CaseJudge]:
     before = judge.counts
     yield judge
     delta = [[*what, number] for what, number in (judge.counts - before).items()]
-    request.node.user_properties.append((MADE, json.dumps(delta)))
+    request.node.user_properties += [(MADE, json.dumps(delta)), (FAULTS, json.dumps(judge.faults))]
     if not judge.asked:
         pytest.fail(f"{request.node.name}: takes judge and never asks it, so it proves nothing", pytrace=False)
 
 
 def _param(name: str, case: Case, *more: Any) -> Any:
     return pytest.param(case, *more, id=name, marks=pytest.mark.ptq(**case.fields()))
-
-
-def _write(descriptor: int, text: str) -> None:
-    os.write(descriptor, text.encode(errors="replace"))

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from ptq.engine.progress import Notify
+from ptq.engine.progress import Notify, silent
 from ptq.engine.registry import Registry, declared_outside
+from ptq.engine.remote import given_remote
 from ptq.engine.store import Store
 from ptq.errors import PtqError
+from ptq.files import cache_folder
 from ptq.gate.bars import load_bars
 from ptq.gate.judge import Judge
 from ptq.gate.reference import References, load_references
@@ -55,7 +57,9 @@ def _make(config: pytest.Config) -> Judge:
     bars = load_bars(bars_file(config))
     path = bars.path.with_name("reference.json")
     references = References(path) if config.getoption("ptq_update") else load_references(path)
-    store = Store(Path(scratch) if scratch else None, config.stash[NOTIFY])
+    # what fails of a remote is told once, by the controlling process
+    remote = given_remote(silent, config.getoption("ptq_store"), config.getoption("ptq_store_read_only"))
+    store = Store(Path(scratch) if scratch else cache_folder(), config.stash[NOTIFY], None if scratch else remote)
     return Judge(workloads, bars, references, store, registry)
 
 

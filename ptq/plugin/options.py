@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import pytest
 
 from ptq.errors import PtqError
+from ptq.gate.whole import asks
 
 MARKERS = (
     "accuracy: judges the accuracy of a case against its bar",
@@ -33,6 +33,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--ptq-min-cases", metavar="N", type=int, default=0, help="fail unless N cases are judged")
     group.addoption("--ptq-json", metavar="PATH", help="write the results as JSON")
     group.addoption("--ptq-html", metavar="PATH", help="write the results as one self-contained page")
+    group.addoption("--ptq-history", metavar="DIR|URL", help="append the results to a history, see ptq history")
     group.addoption(
         "--ptq-update", action="store_true", help="rewrite reference.json beside the bars, and judge nothing by it"
     )
@@ -45,6 +46,18 @@ def add_options(parser: pytest.Parser) -> None:
         "--ptq-allow-new", action="store_true", help="with --ptq-against: skip a case that has no artifact there"
     )
     group.addoption("--ptq-modelopt-python", metavar="PATH", help="an interpreter that has nvidia-modelopt")
+    group.addoption(
+        "--ptq-shard", metavar="I/N", help="judge part I of N of the selected cases; `ptq merge` judges the whole"
+    )
+    group.addoption(
+        "--ptq-dask", metavar="ADDRESS",
+        help="let Dask's workers make what is judged: tcp://scheduler:8786, local, local:WORKERS",
+    )  # fmt: skip
+    group.addoption(
+        "--ptq-store", metavar="URL",
+        help="share what is made with other machines: s3://, gs://, az://, a folder ... (default: PTQ_STORE)",
+    )  # fmt: skip
+    group.addoption("--ptq-store-read-only", action="store_true", help="take from --ptq-store, add nothing to it")
     group.addoption("--ptq-no-cache", action="store_true", help="make everything anew, keep nothing")
 
 
@@ -78,7 +91,7 @@ def bars_file(config: pytest.Config) -> Path:
 
 def selected(config: pytest.Config, marker: str) -> bool:
     """Whether ``-m`` asks for a marker by name."""
-    return marker in re.findall(r"\w+", re.sub(r"\bnot\s+\w+", "", config.option.markexpr))
+    return asks(config.option.markexpr, marker)
 
 
 def benchmarks_disabled(config: pytest.Config) -> str | None:

@@ -1,0 +1,1 @@
+"""Quantization: dtypes, methods that choose ranges, and what corrects a model."""

@@ -73,7 +73,9 @@ def _lost(have: list[npt.NDArray[Any]], want: list[npt.NDArray[Any]], axis: int 
     whole = np.concatenate(want).astype(np.float64)
     lost = np.concatenate(have) - whole
     if axis is not None:
-        lost = lost - lost.mean(axis=tuple(each for each in range(lost.ndim) if each != axis % lost.ndim), keepdims=True)
+        lost = lost - lost.mean(
+            axis=tuple(each for each in range(lost.ndim) if each != axis % lost.ndim), keepdims=True
+        )
     return float(np.square(lost).mean() / max(float(whole.var()), 1e-30))
 
 

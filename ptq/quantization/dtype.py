@@ -20,8 +20,8 @@ class Integer:
 
     @property
     def numpy(self) -> str:
-        """numpy's and ONNX's name, e.g. ``int8`` or ``uint4``."""
-        return f"{'' if self.signed else 'u'}int{self.bits}"
+        """numpy's and ONNX's name of what holds it, e.g. ``int8``, also for seven bits, or ``uint4``."""
+        return f"{'' if self.signed else 'u'}int{8 if self.bits == 7 else self.bits}"
 
     @property
     def quantizer(self) -> Quantizer:
@@ -53,7 +53,7 @@ class Dtype:
         return self.weight.weight_quantizer
 
 
-_S4, _S8, _S16 = (Integer(bits, signed=True) for bits in (4, 8, 16))
+_S4, _S7, _S8, _S16 = (Integer(bits, signed=True) for bits in (4, 7, 8, 16))
 _U4, _U8, _U16 = (Integer(bits, signed=False) for bits in (4, 8, 16))
 
 _U8S8 = Dtype(_U8, _S8)
@@ -62,6 +62,7 @@ DTYPES: Mapping[str, Dtype] = {
     "int8": Dtype(_S8, _S8),
     "uint8": Dtype(_U8, _U8),
     "u8s8": _U8S8,
+    "u8s7": Dtype(_U8, _S7),
     "u16s8": Dtype(_U16, _S8),
     "s16s8": Dtype(_S16, _S8),
     "u8s4": Dtype(_U8, _S4),
@@ -70,4 +71,5 @@ DTYPES: Mapping[str, Dtype] = {
     "u4s4_edge8": Dtype(_U4, _S4, _U8S8),
 }
 """By name, (activation, weight): the names a case's `dtype` may have beside ``fp32``. With ``_edge8`` the first and the
-last layers have 8 bits, see `ptq.quantization.edges`."""
+last layers have 8 bits, see `ptq.quantization.edges`. ``u8s7`` runs on the kernels of ``u8s8``, and is right on a CPU
+without VNNI too: a sum of two products with 7 bits fits in the 16 these add up in."""

@@ -75,7 +75,8 @@ def gptaq(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tuple
                     seen.pop(gone, None)
     write_bytes(out, serialized(proto, model))
     ranges = {**plan.ranges, **{name: rounded.ranges[owner] for name, owner in rounded.owners.items()}}
-    return replace(plan, grids=grids, ranges=ranges), f"weights and biases fitted layer by layer on {n} of the calibration samples"
+    done = f"weights and biases fitted layer by layer on {n} of the calibration samples"
+    return replace(plan, grids=grids, ranges=ranges), done
 
 
 def _fit(

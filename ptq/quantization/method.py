@@ -25,8 +25,9 @@ NEEDS = (EXTREMES, HISTOGRAM, MOMENTS, SAMPLES)
 class Transform:
     """A rewriting of the float model that keeps its function, done before its tensors are measured.
 
-    `rewrite(model, out, calibration)` writes the prepared ONNX `model` anew to `out` and returns notes for the report,
-    by topic; `calibration` is what was seen of `model` itself. `needs` is what of it is read, of `NEEDS`.
+    `name` is part of its key. `rewrite(model, out, calibration)` writes the prepared ONNX `model` anew to `out` and
+    returns notes for the report, by topic; `calibration` is what was seen of `model` itself. `needs` is what of it is
+    read, of `NEEDS`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Method:
     corrects: what moves weights and biases on the calibration samples after ranges are chosen, see
         `ptq.quantization.plan.Correct`; None: nothing does.
     transforms: what rewrites the float model first, one after the other.
+    dynamic: whether activations get their ranges at run time, of each batch anew; `choose` is not asked then.
     listed: whether every workload's grid has it; else those alone that name it in `Workload.methods`.
 
     Raises `PtqError` for a need that does not exist.
@@ -60,6 +62,7 @@ class Method:
     needs: frozenset[str] = frozenset({HISTOGRAM})
     corrects: Correct | None = None
     transforms: tuple[Transform, ...] = ()
+    dynamic: bool = False
     listed: bool = True
 
     def __post_init__(self) -> None:

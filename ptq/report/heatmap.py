@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +12,19 @@ from ptq.report import unit
 
 Row = Mapping[str, Any]
 MOST_CLASSES = 20
+LEVELS = 5
+"""Steps of colour from no drop to the largest, each way."""
 _WORSE, _BETTER = (178, 24, 43), (33, 102, 172)
 """The ends of a diverging scale, red and blue, both dark enough to print."""
+_LIGHT, _DARK = (255, 255, 255), (20, 23, 26)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell says and the colours it says it in, ``#rrggbb``."""
+    """What a cell says, and its level in -`LEVELS`..`LEVELS`: positive is worse, 0 no colour."""
 
     text: str
-    paper: str
-    ink: str
+    level: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def heatmap(results: Sequence[Row]) -> Heatmap | None:
     found = [(row, drops(row)) for row in results if drops(row)]
     if not found:
         return None
-    classes = list(dict.fromkeys(name for _, lost in found for name in lost))
+    classes = sorted({name for _, lost in found for name in lost})  # as the JSON report has them
     extreme = {name: max(abs(lost.get(name, 0.0)) for _, lost in found) for name in classes}
     shown = set(sorted(classes, key=lambda name: -extreme[name])[:MOST_CLASSES])
     columns = tuple(name for name in classes if name in shown)
@@ -63,13 +66,29 @@ def heatmap(results: Sequence[Row]) -> Heatmap | None:
     return Heatmap(tuple(row for row, _ in found), columns, tuple(cells), full, len(classes))
 
 
-def shade(drop: float, scale: float) -> str:
-    """The colour of a drop, white at 0, full at `scale`, as ``#rrggbb``."""
+def shade(drop: float, scale: float, paper: tuple[int, int, int] = _LIGHT) -> str:
+    """The colour of a drop, `paper` at 0, full at `scale`, as ``#rrggbb``."""
     share = min(abs(drop) / scale, 1.0)
     end = _WORSE if drop > 0 else _BETTER
-    return "#" + "".join(f"{round(255 + (part - 255) * share):02x}" for part in end)
+    return "#" + "".join(f"{round(from_ + (to - from_) * share):02x}" for from_, to in zip(paper, end, strict=True))
+
+
+def palette(dark: bool) -> list[tuple[int, str, str]]:
+    """(level, paper, ink) for every level: the ink, black or white, is the one that contrasts more."""
+    levels = [level for level in range(-LEVELS, LEVELS + 1) if level]
+    colours = [(level, shade(level, LEVELS, _DARK if dark else _LIGHT)) for level in levels]
+    return [(level, paper, "#000" if luminance(paper) > 0.179 else "#fff") for level, paper in colours]
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``#rrggbb``, 0..1. Source: WCAG 2.2, relative luminance."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _cell(drop: float, scale: float, form: str) -> Cell:
     text = format(drop, form)
-    return Cell("0" if float(text) == 0 else text, shade(drop, scale), "#fff" if abs(drop) / scale > 0.55 else "#000")
+    if float(text) == 0:
+        return Cell("0", 0)
+    return Cell(text, math.ceil(LEVELS * min(abs(drop) / scale, 1.0)) * (1 if drop > 0 else -1))

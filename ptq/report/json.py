@@ -18,6 +18,7 @@ Schema ``ptq/1``, one object:
     - ``n, value, fp32_value, drop, interval, p``: drop and interval in percentage points for a share, else in the
       metric's unit, positive is worse whatever the direction; ``p`` of the paired test.
     - ``agreement``: share of equal decisions with FP32. ``sqnr_db``: of the outputs, null when equal to the bit.
+      ``cosine``: mean over samples of the cosine of the outputs with FP32's, null where they cannot be compared.
     - ``per_class, fp32_per_class``: by class name, in the metric's unit. ``details``: what else the metric says, as
       top1's ``confusion`` counts, [label][decision].
     - ``size_bytes, fp32_size_bytes``; ``integer_share``: compute nodes that really run in integer, 0..1.
@@ -44,6 +45,9 @@ Schema ``ptq/1``, one object:
     - ``wall_ratio, wall_low, wall_high, wall_other_ms, wall_reference_ms``: the same calls by the wall clock.
     - ``threads``: all that the process may use; ``threads_ratio, threads_low, threads_high, threads_other_ms,
       threads_reference_ms``: on so many, by the wall clock; null where that is one.
+    - ``rival``: id of the case it ran against. ``fastest_fp32``: id of the fastest float case of any runtime at this
+      batch, null where none took part; ``fastest_fp32_ratio, fastest_fp32_low, fastest_fp32_high,
+      fastest_fp32_other_ms, fastest_fp32_reference_ms``: against it, by processor time on one thread.
     - ``finding``: one line where clocks or threads tell different ratios, null where they agree.
     - ``rounds, seconds``: what measuring took.
     - ``executed``: in words, what runs in integer. ``verdict, reason, red``: as in ``results``.
@@ -78,7 +82,7 @@ from ptq.report.timings import Race
 
 SCHEMA = "ptq/1"
 Row = Mapping[str, Any]
-_ADDED = ("unit", "higher_is_better", "truth")
+_ADDED = ("unit", "higher_is_better", "truth", "cosine")
 """Fields of a result that reports of an earlier ptq lack; their defaults are what was the case then."""
 _FIELDS = {"id": str, **get_type_hints(Case), **get_type_hints(Result)}
 del _FIELDS["case"]
@@ -91,11 +95,22 @@ class _Reference(TypedDict):
     line: str
 
 
+class _Structure(TypedDict):
+    id: str
+    integer: dict[str, int]
+    floating: dict[str, int]
+    stray: int
+    float_nodes: list[str]
+    weight_bytes: dict[str, int]
+    simulated: str | None
+    cause: str | None
+
+
 class _Report(TypedDict):
     environment: dict[str, Any]
     results: list[dict[str, Any]]
     latency: list[Race]
-    structure: list[dict[str, Any]]
+    structure: list[_Structure]
     speed: dict[str, Any]
 
 

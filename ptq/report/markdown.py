@@ -1,4 +1,4 @@
-"""The markdown summary of a run, as GitHub shows it for ``$GITHUB_STEP_SUMMARY``."""
+"""Markdown: the summary of a run, for ``$GITHUB_STEP_SUMMARY``, and what changed between two, for a comment."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import Any
 
 from ptq.metrics.metric import SHARE
 from ptq.report import unit
+from ptq.report.diff import Diff
 from ptq.report.findings import absent, complaints, counts, judged, untrue
 from ptq.report.plain import plain
 from ptq.report.ranking import tone, verdict
 from ptq.report.ship import ship
-from ptq.report.timings import on_threads, timings
+from ptq.report.timings import Place, on_threads, places, timings
 
 Row = Mapping[str, Any]
 MOST_ROWS = 300
 """GitHub drops a summary above 1 MiB as a whole."""
+MOST_CHANGES = 100
+"""Of a kind: GitHub takes 65,536 characters in a comment."""
 _MARKS = {"pass": "✅", "fail": "❌", "unresolved": "❔"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
@@ -36,7 +39,24 @@ def summary(content: Row) -> str:
     if raced:
         lines += ["| case | batch | against | time ratio | interval | executed | verdict |"]
         lines += ["|---|--:|---|--:|:-:|---|---|", *map(_raced, raced[:MOST_ROWS]), ""]
+    if ranking := places(raced):
+        lines += ["| place | case | batch | ms | time / fastest FP32 |", "|--:|---|--:|--:|--:|"]
+        lines += [*map(_placed, ranking[:MOST_ROWS]), ""]
     lines += _list([*untrue(results), *absent(results)])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def changes(found: Diff) -> str:
+    """What became of each case, as a comment on a pull request shows it."""
+    kinds = {
+        "worse": found.worse, "no longer judged": found.vanished, "better": found.better, "new": found.appeared,
+    }  # fmt: skip
+    counted = ", ".join(f"{len(lines)} {kind}" for kind, lines in kinds.items() if lines)
+    lines = ["### ptq: " + (counted or "nothing changed") + f", {found.same} the same", ""]
+    for kind, told in kinds.items():
+        if told:
+            more = [f"and {len(told) - MOST_CHANGES} more"] * (len(told) > MOST_CHANGES)
+            lines += [f"**{kind}**", "", *_list([*told[:MOST_CHANGES], *more])]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -69,6 +89,10 @@ def _raced(race: Row) -> str:
         escape(race["executed"]),
         f"{_MARKS[tone(race)]} {verdict(race)}",
     )
+
+
+def _placed(place: Place) -> str:
+    return _cells(str(place.number), escape(place.id), str(place.batch), f"{place.ms:.3g}", f"{place.ratio:.3f}")
 
 
 def _row(row: Row) -> str:

@@ -12,7 +12,7 @@ FRAME = LEFT, RIGHT, TOP, BOTTOM = 58, 406, 12, 254
 """The edges of what is drawn in, in pixels; beyond them is room for ticks and names."""
 # Okabe and Ito's palette, which colour-blind readers can tell apart; a shape each, so that print without colour can too
 _STYLES = {
-    "fp32": ("#000000", "square"),
+    "fp32": ("currentColor", "square"),
     "int8": ("#D55E00", "circle"),
     "uint8": ("#0072B2", "diamond"),
     "u8s8": ("#009E73", "triangle"),
@@ -23,7 +23,8 @@ _STYLES = {
 class Point:
     """One case: its cost (x), its value (y), its dtype and what it is called.
 
-    `size` is a second cost, drawn as the mark's area; None when there is none.
+    `size` is a second cost, drawn as the mark's area; `values` and `costs` are the intervals of both, lower first; None
+    when there is none. `index` is the number of its case on the page.
     """
 
     cost: float
@@ -31,6 +32,9 @@ class Point:
     dtype: str
     label: str
     size: float | None = None
+    values: tuple[float, float] | None = None
+    costs: tuple[float, float] | None = None
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class Scatter:
 def scatter(points: Sequence[Point], cost: str, value: str, higher_is_better: bool = True) -> Scatter:
     """The picture of at least one point; `cost` and `value` name the axes, with units."""
     best = front([(point.cost, point.value if higher_is_better else -point.value) for point in points])
-    across = axis([point.cost for point in points], LEFT, RIGHT)
-    up = axis([point.value for point in points], BOTTOM, TOP)
+    across = axis([edge for point in points for edge in (point.cost, *(point.costs or ()))], LEFT, RIGHT)
+    up = axis([edge for point in points for edge in (point.value, *(point.values or ()))], BOTTOM, TOP)
     return Scatter(tuple(points), tuple(points[index] for index in best), cost, value, across, up)
 
 

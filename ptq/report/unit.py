@@ -40,5 +40,14 @@ def change(row: Row, then: float, now: float) -> str:
     return drop(row, (now - then) * _scale(row))
 
 
+def bounds(row: Row) -> tuple[float, float] | None:
+    """The interval of a result's value, lower first: that of its drop, moved to the float model's value."""
+    if not row["interval"] or row["fp32_value"] is None:
+        return None
+    sign = -1 if row["higher_is_better"] else 1
+    low, high = sorted(row["fp32_value"] + sign * bound / _scale(row) for bound in row["interval"])
+    return low, high
+
+
 def _scale(row: Row) -> int:
     return 100 if row["unit"] == SHARE else 1

@@ -20,6 +20,7 @@ def store_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "cache"
     monkeypatch.setenv("PTQ_CACHE", str(root))
     monkeypatch.delenv("PTQ_DATA", raising=False)
+    monkeypatch.delenv("PTQ_STORE", raising=False)
     return root
 
 
@@ -53,6 +54,7 @@ def repository(
     """A foreign repository of one tiny model, in pytester's folder; neither PTQ_DATA nor GITHUB_STEP_SUMMARY is set."""
     monkeypatch.setenv("PTQ_CACHE", str(shared_store_root))
     monkeypatch.delenv("PTQ_DATA", raising=False)
+    monkeypatch.delenv("PTQ_STORE", raising=False)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     # a run started from one of xdist's workers is none itself; pytest-benchmark keeps nothing in a worker
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)

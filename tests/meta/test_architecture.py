@@ -30,6 +30,8 @@ FRAMEWORKS = {
     "keras": ("backends/tflite/", "models/"),
     "ai_edge_litert": ("backends/tflite/",),
     "modelopt": ("backends/modelopt",),
+    "openvino": ("backends/openvino/",),
+    "nncf": ("backends/openvino/",),
     "pytest": ("plugin/", "suite/", "conformance/"),
 }
 
@@ -144,6 +146,7 @@ def test_importing_ptq_and_its_registries_imports_no_framework() -> None:
         "[found.grid(name) for name in found.workloads], found.metrics\n"
         "ptq.cli.commands()\n"
         "names = {'onnxruntime', 'torch', 'tensorflow', 'pytest', 'sklearn', 'scipy', 'cv2', 'jinja2', 'matplotlib'}\n"
+        "names |= {'openvino', 'nncf'}\n"
         "print(sorted(names & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -34,6 +34,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         max_drop = 1
         min_agreement = 0.98
         min_sqnr_db = 30
+        min_cosine = 0.985
         confidence = 0.95
         min_integer_share = 1.0
         min_speedup = 1.1
@@ -44,7 +45,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     bar = bars.of(IDS[1])
     assert bar == Bar(
         "digits-*", "measured, less a margin", floor=0.97, ceiling=3.0, max_drop=1.0, min_agreement=0.98,
-        min_sqnr_db=30.0, confidence=0.95, min_integer_share=1.0, min_speedup=1.1, max_ratio=0.95,
+        min_sqnr_db=30.0, min_cosine=0.985, confidence=0.95, min_integer_share=1.0, min_speedup=1.1, max_ratio=0.95,
         expected_failure=("latency", "accuracy without vnni"),
     )  # fmt: skip
     assert bar.ratio == pytest.approx(1 / 1.1)
@@ -112,6 +113,7 @@ GOOD = 'why = "measured"\nfloor = 0.9\n'
         ('["a"]\nwhy = "w"\nceiling = inf', "ceiling=inf, but should be a number"),
         ('["a"]\nwhy = "w"\nmin_agreement = 99', "min_agreement=99, but should be a number in 0..1"),
         ('["a"]\nwhy = "w"\nmin_sqnr_db = "40"', "min_sqnr_db='40', but should be a number, in dB"),
+        ('["a"]\nwhy = "w"\nmin_cosine = 98.5', "min_cosine=98.5, but should be a number in -1..1"),
         ('["a"]\nwhy = "w"\nfloor = nan', "floor=nan, but should be"),
         ('["a"]\nwhy = "w"\nmax_drop = -1', "max_drop=-1, but should be a number from 0, in percentage points or"),
         ('["a"]\n' + GOOD + "confidence = 95", "confidence=95, but should be"),
@@ -123,6 +125,7 @@ GOOD = 'why = "measured"\nfloor = 0.9\n'
             '["a"]\n' + GOOD + 'expected_failure = ["accuracy without avx9"]',
             "each alone or as in 'accuracy without vnni'",
         ),
+        ('["a"]\n' + GOOD + "confidence = 0.9", "confidence=0.9, but none of max_drop, min_speedup, max_ratio, max_ra"),
         ('["a"]\nfloor = 0.9', "has no why"),
         ('["a"]\nwhy = " "\nfloor = 0.9', "why=' ', but should be a sentence"),
         ('["a"]\nwhy = "w"\nmax_ratio = 1.0', "has none of floor, ceiling, max_drop, min_agreement, min_sqnr_db"),

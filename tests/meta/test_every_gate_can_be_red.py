@@ -20,12 +20,17 @@ OPTIONS = {
     "--ptq-min-cases": "test_proof.py::test_min_cases_are_counted_once",
     "--ptq-json": "test_proof.py::test_a_report_that_cannot_be_written_is_red_after_the_verdicts",
     "--ptq-html": "test_proof.py::test_a_report_that_cannot_be_written_is_red_after_the_verdicts",
+    "--ptq-history": "test_history.py::test_a_history_that_cannot_be_written_turns_the_run_red",
     "--ptq-update": "test_proof.py::test_a_float_model_or_a_set_that_can_tell_nothing_is_red_and_never_stored",
     "--ptq-strict": "test_proof.py::test_a_reference_made_on_other_samples_is_told_and_red_when_strict",
     "--ptq-against": "test_latency_gate.py::test_a_case_slower_than_the_base_revisions_is_red",
     "--ptq-allow-new": "test_latency_gate.py::test_a_base_that_is_not_there_is_red",
     "--ptq-artifacts": "no gate: it saves what --ptq-against is red without",
     "--ptq-modelopt-python": "no gate: it names an interpreter; --ptq-require modelopt is red where there is none",
+    "--ptq-dask": "test_dask.py::test_what_cannot_go_with_dask_is_refused_with_a_reason",
+    "--ptq-shard": "test_shards.py::test_each_way_to_lose_a_shard_is_red",
+    "--ptq-store": "test_remote_store.py::test_a_url_that_is_none_is_red_in_one_line",
+    "--ptq-store-read-only": "no gate: it keeps a run from adding to what is shared, and changes no verdict",
     "--ptq-no-cache": "no gate: it changes where things are kept, and no verdict",
 }
 KEYS = {
@@ -35,11 +40,13 @@ KEYS = {
     "ceiling": "test_judge.py::test_a_loss_is_judged_by_a_ceiling",
     "max_drop": "test_judge.py::test_a_loss_is_judged_by_a_ceiling",
     "min_sqnr_db": "test_judge.py::test_a_loss_is_judged_by_a_ceiling",
-    "min_agreement": "test_verdict.py::test_agreement_and_sqnr_are_gates",
+    "min_cosine": "test_verdict.py::test_agreement_sqnr_and_cosine_are_gates",
+    "min_agreement": "test_verdict.py::test_agreement_sqnr_and_cosine_are_gates",
     "confidence": "test_gates.py::test_a_case_that_cannot_be_told_is_red_with_confidence",
     "min_integer_share": "test_gates.py::test_int8_that_runs_in_float_is_red",
     "min_speedup": "test_latency_gate.py::test_a_ratio_beyond_its_bar_is_red",
     "max_ratio": "test_latency_gate.py::test_a_ratio_beyond_its_bar_is_red",
+    "max_ratio_fastest_fp32": "test_fastest.py::test_slower_than_the_fastest_float_model_is_red_by_its_bar",
     "expected_failure": "test_gates.py::test_an_expected_failure_is_not_red_by_its_reference_either",
 }
 """For `expected_failure` the twin is that the same loss is red without it."""

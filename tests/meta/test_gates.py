@@ -32,7 +32,7 @@ def test_worse_than_its_reference_is_red_above_its_floor(repository: pytest.Pyte
     result = run(repository, *some, "--ptq-json", "out.json")
     result.assert_outcomes(failed=3, deselected=4)
     line = "top1 0.9533 is significantly worse than its reference 1.0000 (14 images lost, 0 won, McNemar p=*, n=300)"
-    result.stdout.fnmatch_lines([f"{FLOAT}: {line}", "mine *pass, worse*"])
+    result.stdout.fnmatch_lines([f"{FLOAT}: {line}", "onnxruntime-fp32 *pass, worse*"])
     result.stdout.no_fnmatch_line("*under*floor*")
     rows = json.loads((repository.path / "out.json").read_text())["results"]
     assert {(each["verdict"], each["red"], each["reference"]["worse"]) for each in rows} == {("pass", True, True)}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
-from foreign import CONFTEST, LATENCY, STRUCTURE, SUITE, run, write_model
+from foreign import BARS, CONFTEST, LATENCY, STRUCTURE, SUITE, run, write_model
 
 from ptq.backends.protocol import Predictor
 from ptq.cases import Case
@@ -56,10 +57,27 @@ def test_a_race_is_reported_and_kept_by_pytest_benchmark(timed: pytest.Pytester)
             1,
             "onnxruntime",
         )
-        assert told["ratio"] == race["ratio"]
+        assert told["ratio"] == race["ratio"] == each["stats"]["median"]
+        assert (each["stats"]["min"], each["stats"]["max"]) == (race["low"], race["high"])
         assert isinstance(told["isa"], list)
         assert told["size_bytes"] > 0 < told["reference_size_bytes"]
-        assert each["stats"]["rounds"] == 20
+        assert each["stats"]["rounds"] == 3
+
+
+def test_pytest_benchmark_compares_the_ratio(timed: pytest.Pytester) -> None:
+    (timed.path / "bars.toml").write_text(BARS + "max_ratio = 1000\n")
+    run(timed, *BATCH1, "--benchmark-autosave").assert_outcomes(passed=1)
+    (saved,) = timed.path.glob(".benchmarks/*/0001_*.json")
+    for factor, code in ((1.0, 0), (0.25, 1)):  # as if the artifact had been four times as fast then
+        content = json.loads(saved.read_text())
+        for each in content["benchmarks"]:
+            each["stats"] = {
+                name: factor * value if name == "median" else value for name, value in each["stats"].items()
+            }
+        saved.write_text(json.dumps(content))
+        result = run(timed, *BATCH1, "--benchmark-compare", "--benchmark-compare-fail=median:100%")
+        assert bool(result.ret) == bool(code)
+    result.stderr.fnmatch_lines(["*Performance has regressed*"])
 
 
 def test_methods_that_share_a_graph_share_its_race(timed: pytest.Pytester) -> None:
@@ -75,8 +93,8 @@ def test_methods_that_share_a_graph_share_its_race(timed: pytest.Pytester) -> No
     both = ["mine-onnxruntime-uint8-minmax", "mine-onnxruntime-uint8-percentile"]
     assert report["latency"][0]["stands_for"] == both
     assert {each["id"]: each["latency"] for each in report["results"]} == dict.fromkeys(both, report["latency"])
-    speedup = f'<td class="wide">{report["latency"][0]["speedup"]:.2f}<small>'
-    assert (timed.path / "o.html").read_text().count(speedup) == 2
+    speedup = rf'<td class="wide" data-v="[0-9.]+">{report["latency"][0]["speedup"]:.2f}<small>'
+    assert len(re.findall(speedup, (timed.path / "o.html").read_text())) == 2
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,14 @@ def test_a_foreign_model_is_judged_in_15_lines(repository: pytest.Pytester) -> N
     assert one["calibration"]["n"] == 90
     assert one["size_bytes"] > 0
     assert set(one["per_class"]) == {"0", "1", "2"}
-    result.stdout.fnmatch_lines(["*workload*accuracy*fp32*drop pp*verdict*", f"mine *{one['value']:.4f}*pass*"])
+    result.stdout.fnmatch_lines(
+        [
+            "mine: n 300, fp32 *",
+            "case *top1 *drop pp*verdict*",
+            f"onnxruntime-* {one['value']:.4f} *pass*",
+            "ship mine-*",
+        ]
+    )
 
 
 def test_a_case_under_its_bar_fails_in_one_line(repository: pytest.Pytester) -> None:
@@ -85,7 +92,7 @@ def test_absent_data_is_skipped_with_its_reason_and_the_run_is_red(repository: p
     result.assert_outcomes(skipped=7)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["mine: 7 cases no data: *", "ptq: no case was judged: all 7 *", "*no data: no model: fetch it*"]
+        ["7 cases of mine no data: *", "ptq: no case was judged: all 7 *", "*no data: no model: fetch it*"]
     )
 
 

@@ -209,7 +209,7 @@ def test_a_report_that_cannot_be_written_is_red_after_the_verdicts(repository: p
     result = run(repository, *PAIR, option, "folder")
     result.assert_outcomes(passed=2, deselected=5)
     assert result.ret == RED
-    result.stdout.fnmatch_lines(["mine *pass*", "ptq: *folder*"])
+    result.stdout.fnmatch_lines(["onnxruntime-* *pass*", "ptq: *folder*"])
 
 
 def test_a_folder_of_data_with_nothing_in_it_is_red_and_told_once(repository: pytest.Pytester) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import shutil
+import tomllib
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
+from test_reports import some
 
 import ptq
-from ptq.cli import commands
+from ptq.cli import main
 from ptq.data import digits
 from ptq.engine.pipeline import Pipeline
 from ptq.engine.store import Store
+from ptq.report import history
+from ptq.report.json import write as write_json
 from ptq.workloads.digits import MODEL
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -41,7 +46,7 @@ def test_the_three_files_judge_a_model(
         "-p", "no:randomly", "-p", "no:cacheprovider", "-m", "accuracy", "-k", "onnxruntime and uint8 and minmax"
     )
     assert result.parseoutcomes()["passed"] == 2
-    result.stdout.fnmatch_lines(["mine *onnxruntime *uint8 *minmax *pass*"])
+    result.stdout.fnmatch_lines(["mine: n *", "onnxruntime-*uint8-*minmax* *pass*"])
 
 
 def test_the_python_api_runs_as_it_is_written(
@@ -66,17 +71,89 @@ def test_the_method_from_outside_is_one() -> None:
     assert space["METHOD"].needs == {"extremes"}
 
 
-def test_every_command_and_option_it_names_exists() -> None:
-    lines = re.findall(r"^ptq (.+)$", README, flags=re.MULTILINE)
-    assert len(lines) >= 5
-    for line in lines:
-        words = line.split("#")[0].split()
-        command: click.Command = commands()
-        while isinstance(command, click.Group) and words and words[0] in command.commands:
-            command = command.commands[words.pop(0)]
-        assert command.name != "ptq", line
-        known = {name for each in command.params for name in each.opts}
-        assert {word for word in words if word.startswith("-")} <= known, line
+def lines(start: str) -> list[str]:
+    """The lines of its shell blocks that start with a word, without comments."""
+    shell = "\n".join(re.findall(r"^```sh\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE))
+    return [line.split("#")[0].strip() for line in shell.splitlines() if line.startswith(f"{start} ")]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the README's commands name, made by ptq itself where it makes such files."""
+    folder = tmp_path_factory.mktemp("desk")
+    train, test = digits.read("train"), digits.read("test")
+    np.save(folder / "images.npy", train.inputs[:200])
+    np.save(folder / "test.npy", test.inputs[:100])
+    np.save(folder / "labels.npy", test.labels[:100])
+    shutil.copyfile(MODEL, folder / "model.onnx")
+    (folder / "bars.toml").write_text(block("toml"))
+    for name in ("old.json", "new.json"):
+        write_json(folder / name, some())
+    history.append(folder / "runs", history.past(some(), "a" * 40))
+    return folder
+
+
+@pytest.mark.parametrize("line", lines("ptq"))
+def test_every_command_runs(
+    line: str, desk: Path, shared_store_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PTQ_CACHE", str(shared_store_root))
+    monkeypatch.chdir(desk)
+    words = shlex.split(line)[1:]
+    if words[0] == "init":  # it writes where there is nothing yet
+        (desk / "empty").mkdir()
+        monkeypatch.chdir(desk / "empty")
+        shutil.copyfile(MODEL, "model.onnx")
+    if words[0] == "convert":
+        model = Path(os.environ.get("PTQ_DATA", "/nowhere")) / "models" / words[1]
+        pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+        if not model.is_file():
+            pytest.skip(f"no data: {words[1]}")
+        shutil.copyfile(model, words[1])
+    if "int8.onnx" in words and not Path("int8.onnx").exists():  # the first line makes it
+        main_of(shlex.split(lines("ptq")[0])[1:])
+    # what runs first takes part in a race of random length; how fast it is, is not what is tested
+    assert main_of(words) in ((0, 1) if words[0] == "compare" else (0,)), capsys.readouterr().err
+
+
+def main_of(words: list[str]) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("line", lines("pytest"))
+def test_every_call_of_pytest_is_one_that_pytest_takes(line: str, repository: pytest.Pytester) -> None:
+    (repository.path / "DIR").mkdir()
+    (repository.path / "DIR" / "data").write_text("")
+    result = repository.runpytest_inprocess("-p", "no:cacheprovider", "--collect-only", "-q", *shlex.split(line)[1:])
+    assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED), result.stdout.str()
+
+
+def test_what_sets_up_is_run_by_ci() -> None:
+    ci = (Path(__file__).parents[2] / ".ci" / "run").read_text()
+    for line in lines("python"):
+        assert f"\n{line.split('&&')[-1].strip()}\n" in ci, line
+    extras = set(re.findall(r"'(?:\.|ptq)\[([a-z,]+)\]'", README))
+    known = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert extras
+    assert extras <= set(known)
+
+
+def test_the_yaml_of_the_action_names_its_inputs() -> None:
+    given = re.search(r"with: \{(.+)\}", block("yaml"))
+    assert given
+    action = (Path(__file__).parents[2] / "action.yml").read_text()
+    names = re.findall(r"(\w+): ", given[1])
+    assert names
+    assert all(f"\n  {name}:\n" in action for name in names)
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) < 300
 
 
 def test_every_case_it_names_exists() -> None:
@@ -96,6 +173,6 @@ def test_every_ptq_option_of_pytest_it_names_exists(pytester: pytest.Pytester) -
 def test_every_file_it_links_exists() -> None:
     root = Path(__file__).parents[2]
     linked = [each for each in re.findall(r"\]\(([^)]+)\)", README) if "://" not in each]
-    linked += re.findall(r"`((?:ptq|tests)/[a-z_/]+\.[a-z]+)`", README)
+    linked += re.findall(r"`((?:ptq|tests|docs)/[a-z_/-]+\.[a-z]+)`", README)
     assert linked
     assert [each for each in linked if not (root / each).exists()] == []

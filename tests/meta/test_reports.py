@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -35,8 +37,6 @@ HOSTILE = "</td><script>alert(1)</script><img src=http://x.invalid/a onerror=b> 
 
 def row(dtype: str = "int8", wrong: int = 40, method: str = "minmax", **more: Any) -> dict[str, Any]:
     """A judged result as the JSON report has it, 400 images."""
-    import base64
-
     right = np.arange(400) >= wrong
     case = Case("digits", "onnxruntime", dtype, "none" if dtype == FP32 else method)
     value = float(right.mean())
@@ -139,16 +139,18 @@ def test_the_page_says_what_the_results_say() -> None:
         assert each in words, each
     assert "int8: top1 0.8 < floor 0.9" in words
     assert "int8 is significantly worse than its reference" in words
-    assert "digits, torch_x86: 1 not installed: pip install 'ptq[torch]'" in words
+    assert "1 case not installed: torch_x86 (pip install 'ptq[torch]')" in words
     assert "1 fail 1 not installed 3 pass 1 unresolved" in words
     assert "avx2" in words
     assert read.tags.count("figure") == 2  # against size and against time
-    assert words.count("dashed: the Pareto front") == 2
+    assert words.count("dashed: the Pareto front; bars: intervals") == 2
     assert "the size of the artifact onnxruntime-u8s8-minmax: 0.9450 at 0.6 onnxruntime-fp32: 0.9500 at 1" in words
     assert words.count("1.67 1.63 to 1.70") == 2  # u8s8's timing is its graph's: entropy's as well
     assert "int8: 1.4 > 1.0" in words
     assert "digits-onnxruntime-u8s8-minmax 1 base 1.010 0.990 to 1.030 1.01 1 9 of 9 Conv in integer pass" in words
-    assert words.index("Why not pass") < words.index("What accuracy costs")
+    assert (
+        words.index("Why not pass") < words.index("onnxruntime-u8s8-minmax 0.9450") < words.index("What accuracy costs")
+    )
 
 
 def documented(section: str) -> set[str]:
@@ -178,14 +180,86 @@ def test_the_schema_documents_every_field_of_a_real_report(repository: pytest.Py
     assert all(each["latency"] and each["seconds"] and each["notes"] for each in report["results"])
 
 
-def test_the_page_asks_for_nothing() -> None:
-    read = Reader(html.page(some()))
-    assert not {"script", "link", "img", "iframe", "object", "base"} & set(read.tags)
-    assert not [
-        each for each in read.attributes if each[0] in ("src", "href", "srcset", "action") or each[0][:2] == "on"
+def test_the_page_asks_for_nothing_and_runs_only_its_own_script() -> None:
+    text = html.page(some())
+    read = Reader(text)
+    assert not {"link", "img", "iframe", "object", "base"} & set(read.tags)
+    links = [
+        value for name, value in read.attributes if name in ("src", "href", "srcset", "action") or name[:2] == "on"
     ]
-    assert "url(" not in html.page(some())
-    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in read.attributes
+    assert all(str(value).startswith("#") for value in links)
+    assert "url(" not in text
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(scripts) == read.tags.count("script") == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert ("content", policy) in read.attributes
+
+
+def test_the_page_says_all_that_is_known_of_each_case() -> None:
+    counted = {
+        "id": row()["id"], "integer": {"Conv": 3}, "floating": {"Gemm": 1}, "stray": 2, "float_nodes": ["model/last"],
+        "simulated": None, "cause": "int8 activations", "weight_bytes": {"int8": 77360},
+    }  # fmt: skip
+    known = row(
+        correct=360,
+        fp32_correct=380,
+        calibration={"n": 1000, "seed": 42, "method": "minmax"},
+        bar={"floor": 0.9, "why": "the product needs it"},
+    )
+    layers = {
+        row()["id"]: {
+            "sentence": "conv1 is bad",
+            "layers": [{"name": "conv1", "sqnr_db": 12.34, "local_sqnr_db": None}],
+        }
+    }
+    words = " ".join(Reader(html.page(report([known, row("uint8")], {}, structure=[counted]), layers)).text.split())
+    for each in (
+        "reason fine", "right 360 of 400, FP32 380", "in integer Conv 3 in float Gemm 1 float nodes model/last",
+        "likely cause int8 activations", "calibrated method minmax, n 1000, seed 42", "why the product needs it",
+        "SQNR by layer conv1 is bad layer SQNR, dB alone, dB conv1 12.3",
+        "calibrated not here: the artifact was made elsewhere",
+    ):  # fmt: skip
+        assert each in words, each
+    assert words.count("SQNR by layer") == 1
+
+
+def test_the_report_command_draws_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("o.json"), some())
+    case = "digits-onnxruntime-u8s8-minmax"
+    Path("l.json").write_text(json.dumps({"case": case, "layers": [{"name": "conv1", "sqnr_db": 12.5}]}))
+
+    def draw(*arguments: str) -> Any:
+        return CliRunner().invoke(commands(), ["report", *arguments], standalone_mode=False)
+
+    done = draw("o.json", "-o", "o.html", "--layers", "l.json")
+    assert done.output.startswith("wrote o.html (")
+    assert "conv1" in Path("o.html").read_text()
+    for content in ("[1]", '{"case": 1}', json.dumps({"case": case, "layers": [{"name": "conv1", "sqnr_db": "12"}]})):
+        Path("l.json").write_text(content)
+        error = draw("o.json", "-o", "o.html", "--layers", "l.json").exception
+        assert isinstance(error, BadData)
+        assert str(error).startswith("l.json: not the SQNR of layers (")
+    assert "itself" in str(draw("o.json", "-o", "o.json").exception)
+    assert "nothing to write" in str(draw("o.json").exception)
+
+
+def test_figures_for_github_action_benchmark_are_smaller_when_better(tmp_path: Path) -> None:
+    write_json(tmp_path / "o.json", some())
+    command = ["report", str(tmp_path / "o.json"), "--benchmark", str(tmp_path / "b.json")]
+    CliRunner().invoke(commands(), command, standalone_mode=False, catch_exceptions=False)
+    found = {each["name"]: each for each in json.loads((tmp_path / "b.json").read_text())}
+    assert all(
+        {"name", "unit", "value"} <= set(each) <= {"name", "unit", "value", "range", "extra"} for each in found.values()
+    )
+    assert found["digits-onnxruntime-int8-minmax drop"] == {
+        "name": "digits-onnxruntime-int8-minmax drop", "unit": "pp", "value": pytest.approx(15.0),
+        "range": "+14.00 to +16.00", "extra": "top1 0.8000, n=400, fail",
+    }  # fmt: skip
+    assert found["digits-onnxruntime-u8s8-minmax size"]["value"] == 115_000
+    assert found["digits-onnxruntime-u8s8-minmax time, batch 1"]["unit"] in ("time / fp32 time", "time / base time")
+    assert not [name for name in found if "-fp32 " in name]
 
 
 def test_hostile_words_stay_words() -> None:
@@ -201,7 +275,8 @@ def test_hostile_words_stay_words() -> None:
     hostile["environment"] = {HOSTILE: HOSTILE}
     text = html.page(hostile)
     read = Reader(text)
-    assert not {"script", "img"} & set(read.tags)
+    assert read.tags.count("script") == 1  # its own
+    assert "img" not in read.tags
     assert not [name for name, _ in read.attributes if name in ("src", "onerror")]
     assert read.text.count("alert(1)") > 20
     assert "heat" in dict(read.attributes).values() or ("class", "heat") in read.attributes
@@ -298,7 +373,7 @@ def test_the_summary_is_a_table_after_the_failures(tmp_path: Path) -> None:
     assert {each.count("|") for each in lines if each.startswith("| digits")} == {8, 10}
     race = "| digits-onnxruntime-int8-minmax | 1 | fp32 | 1.400 | 1.372 … 1.428 | 9 of 9 Conv in integer | ❌ fail |"
     assert race in lines
-    assert "- digits, torch\\_x86: 1 not installed: pip install 'ptq\\[torch\\]'" in lines
+    assert "- 1 case not installed: torch\\_x86 (pip install 'ptq\\[torch\\]')" in lines
 
 
 def test_diff_of_a_report_with_itself_is_nothing() -> None:
@@ -376,6 +451,24 @@ def test_the_diff_command_exits_1_on_worse(saved: Callable[[str, list[dict[str, 
     assert code(new, old) == 1  # u8s8 has vanished
     assert code(saved("none.json", [away]), old) == code(old, old) == 0
     assert json.loads(Path(old).read_text())["schema"] == "ptq/1"
+
+
+def test_the_diff_as_a_comment(saved: Callable[[str, list[dict[str, Any]]], str]) -> None:
+    old = saved("old.json", [row(wrong=20), row("uint8"), row("u8s8", method="a_b")])
+    new = saved("new.json", [row(wrong=60), row("u8s8", method="a_b")])
+    command = ["diff", old, new, "--markdown"]
+    lines = CliRunner().invoke(commands(), command, standalone_mode=False).output.splitlines()
+    assert lines[0] == "### ptq: 1 worse, 1 no longer judged, 1 the same"
+    assert lines[2] == "**worse**"
+    assert lines[4].startswith("- digits-onnxruntime-int8-minmax: top1 0.9500 -\\> 0.8500")
+    assert lines[-1] == "- digits-onnxruntime-uint8-minmax: no such case"
+    same = CliRunner().invoke(commands(), ["diff", old, old, "--markdown"], standalone_mode=False)
+    assert same.output == "### ptq: nothing changed, 3 the same\n"
+    many = [row(method=f"m{each}", wrong=20) for each in range(200)]
+    fell = [row(method=f"m{each}", wrong=60) for each in range(200)]
+    told = markdown.changes(diff(report(many, {}), report(fell, {})))
+    assert told.endswith("- and 100 more\n")
+    assert len(told) < 65_536
 
 
 DELETE = "delete this"

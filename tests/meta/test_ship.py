@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from many_cases import many
 from test_reports import LOSS, row, time
 
-from ptq.cases import FP32
+from ptq.cases import FP32, Case
 from ptq.gate.result import FAIL, NOT_INSTALLED, PASS, UNRESOLVED, Result
+from ptq.report.findings import in_float, unmeasured
 from ptq.report.ship import ship
 from ptq.report.table import table
 
@@ -75,7 +77,7 @@ def test_a_metric_with_a_unit_and_no_truth() -> None:
     )
 
 
-def test_the_table_is_sorted_by_verdict_then_agreement() -> None:
+def test_the_table_is_sorted_by_verdict_then_agreement_and_float_cases_are_last() -> None:
     worse = {"value": 0.95, "worse": True, "line": "worse"}
     rows = [
         row("int8", 30, method="minmax", verdict=FAIL, red=True),
@@ -86,41 +88,118 @@ def test_the_table_is_sorted_by_verdict_then_agreement() -> None:
         row("int8", 24, method="close"),
         row(FP32, 90),
     ]
-    text = table(results(*rows), 200)
-    lines = [line.split() for line in text.splitlines()[1:-1]]
-    assert [line[2 if line[2] == FP32 else 3] for line in lines] == [
-        FP32, "close", "lucky", "entropy", "mse", "gone", "minmax"
-    ]  # fmt: skip
-    assert " ".join(lines[4][-2:]) == "expected failure"
-    assert " ".join(lines[5][-2:]) == "pass, worse"
-    assert text.splitlines()[-1].startswith("ship digits-onnxruntime-int8-close: drop")
+    title, _, *lines = table(results(*rows), 200).splitlines()
+    assert title == "digits: n 400, fp32 0.9500"
+    cases = [line.split()[0].removeprefix("onnxruntime-int8-") for line in lines]
+    assert cases == ["close", "lucky", "entropy", "mse", "gone", "minmax", "onnxruntime-fp32"]
+    assert " ".join(lines[3].split()[-2:]) == "expected failure"
+    assert " ".join(lines[4].split()[-2:]) == "pass, worse"
 
 
-@pytest.mark.parametrize("width", [20, 70, 80, 100, 120, 150, 300])
+@pytest.mark.parametrize("width", [20, 70, 80, 100, 120, 150, 200, 300])
 def test_the_table_fits_and_cuts_nothing(width: int) -> None:
-    rows = [row(FP32, 20), row("int8", 30, method="entropy", exclude="auto", granularity="channel", verdict=FAIL)]
+    rows = [row(FP32, 20), row("int8", 30, method="percentile", exclude="auto", granularity="channel", verdict=FAIL)]
     rows[1]["id"] = results(rows[1])[0].case.id
-    head, _, line, *_ = table(results(*rows), width).splitlines()
-    assert len(head) == len(line) <= max(width, 81)  # what is needed takes 81
+    races = [time(0.5, stands_for=[rows[1]["id"]], batch=batch) for batch in (1, 64)]
+    _, head, line, _ = table(results(*rows), width, timings=races).splitlines()
+    assert len(head) == len(line) <= max(width, 75)  # what is needed takes 75
     assert "…" not in line
-    words = ["onnxruntime", "entropy auto", "channel"] if "workload" in head else [rows[1]["id"]]
-    for word in (*words, "0.9250", "+2.50", "expected failure"):
+    for word in ("onnxruntime-int8-percentile-channel-auto", "0.9250", "+2.50", "expected failure"):
         assert word in line
-    full = ["n", "fp32", "kB", "int", "SQNR dB", "interval", "agree"]
+    full = ["x b64", "x b1", "kB", "SQNR dB", "int", "interval", "agree"]
     kept = [name for name in full if f" {name} " in head]
     assert kept == full[len(full) - len(kept) :]  # the least needed went first
-    assert (len(kept) == len(full)) == (width == 300 or width == 150)
+    assert (len(kept) == len(full)) == (width >= 150)
 
 
-def test_a_metric_that_is_no_share_has_its_unit_in_a_table_of_its_own() -> None:
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_200_cases_fit_every_terminal_and_a_file(width: int) -> None:
+    content = many()
+    lines = table(
+        [Result.from_json(each) for each in content["results"]], width, timings=content["latency"]
+    ).splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line for line in lines if line.startswith(("cifar10: ", "digits: ", "imagenet: "))] == [
+        "cifar10: n 400, fp32 0.9500", "digits: n 400, fp32 0.9500", "imagenet: n 400, fp32 0.9500"
+    ]  # fmt: skip
+    told = [line.split()[0] for line in lines]
+    for each in content["results"]:
+        assert told.count(each["id"].removeprefix(f"{each['workload']}-")) >= 1
+
+
+def test_cases_that_agree_in_every_figure_share_a_line() -> None:
+    rows = [row(method=name) for name in ("mse", "entropy", "minmax")]
+    _, _, *lines = table(results(*rows, row("u8s8", method="mse")), 200).splitlines()
+    assert [line.split()[0] for line in lines] == ["onnxruntime-int8-{entropy,minmax,mse}", "onnxruntime-u8s8-mse"]
+    other = {"agreement": 0.9412}  # of one of three: as good as the others, but not the same
+    lines = table(results(*rows[:2], {**rows[2], **other}), 200).splitlines()[2:]
+    assert [line.split()[0] for line in lines] == ["onnxruntime-int8-{entropy,mse}", "onnxruntime-int8-minmax"]
+    named = [row(method=f"a_method_of_a_long_name_{name}") for name in "ab"]
+    assert len(table(results(*named), 200).splitlines()) == 4  # a name that folding makes too long is not folded
+    both = [row("int8", method="mse"), row("u8s8", method="minmax")]
+    assert len(table(results(*both), 200).splitlines()) == 4  # braces in two places would name cases that are not there
+
+
+def test_absent_frameworks_are_one_line_and_other_reasons_one_each() -> None:
+    def away(workload: str, backend: str, verdict: str, reason: str) -> Result:
+        return Result(Case(workload, backend, "int8", "minmax"), "top1", verdict, reason)
+
+    absent = [
+        away(workload, backend, NOT_INSTALLED, f"not installed: pip install 'ptq[{extra}]'")
+        for workload in ("cifar10", "digits")
+        for backend, extra in (("torch", "torch"), ("torch_pt2e", "torch"), ("tflite", "litert"))
+    ]
+    absent += [
+        away("coco", "onnxruntime", "no_data", "name the folder"),
+        away("coco", "torch", "unsupported", "no Resize"),
+    ]
+    assert table(absent, 80).splitlines() == [
+        "6 cases not installed: tflite (pip install 'ptq[litert]'); torch, torch_pt2e (pip install 'ptq[torch]')",
+        "1 case of coco no data: name the folder",
+        "1 case of coco unsupported: no Resize",
+    ]
+    rows = [each.as_json() for each in absent]
+    told = {
+        "not installed: pip install 'ptq[torch]'": 4,
+        "not installed: a": 1,
+        "not installed: b": 2,
+        "latency: -n": 3,
+    }
+    assert unmeasured(told, rows) == ["3 not run: not installed: a; b", "3 not run: latency: -n"]
+
+
+def test_the_structure_tells_what_is_not_in_integer_and_one_line_for_the_rest() -> None:
+    def counted(name: str, integer: int, floating: int, **more: Any) -> dict[str, Any]:
+        return {
+            "id": f"digits-{name}", "workload": "digits", "dtype": name.split("-")[1], "integer": {"Conv": integer},
+            "floating": {"Conv": floating} if floating else {}, "integer_share": integer / (integer + floating),
+            "simulated": None, "cause": None, "verdict": PASS, "reason": "", **more,
+        }  # fmt: skip
+
+    lines = in_float([
+        counted("ort-fp32", 0, 9), counted("ort-u8s8-minmax", 9, 0), counted("ort-u8s8-mse", 9, 0),
+        counted("ort-int8-minmax", 3, 6, cause="int8 activations"),
+        counted("ort-int8-mse", 3, 6, cause="int8 activations"),
+        counted("mo-int8-max", 0, 9, simulated="Q/DQ around float kernels"),
+        counted("ort-uint8-mse", 8, 1, verdict=FAIL, reason="digits-ort-uint8-mse: integer share 0.89 < 1.00"),
+    ])  # fmt: skip
+    assert lines == [
+        "digits-mo-int8-max: 9 of 9 compute nodes in float: 9 Conv; Q/DQ around float kernels",
+        "digits-ort-int8-minmax and 1 more like it: 6 of 9 compute nodes in float: 6 Conv; int8 activations",
+        "digits-ort-uint8-mse: integer share 0.89 < 1.00",
+        "2 cases run all of their compute nodes in integer",
+    ]
+
+
+def test_a_metric_that_is_no_share_has_its_unit_in_its_heading() -> None:
     loss = {**LOSS, "workload": "other", "id": "other-onnxruntime-int8-minmax", "truth": "float model"}
     lines = table(results(row(), loss), 200, timings=[time(0.5)]).splitlines()
-    assert "accuracy" in lines[0]
-    assert "drop pp" in lines[0]
-    assert "mse, squared error" in lines[2]
-    assert "drop squared error" in lines[2]
-    assert lines[4] == "other: no truth was given: values are against the float model's own answers"
-    assert "2.0x faster at batch 1" in lines[5]
+    assert "top1" in lines[1]
+    assert "drop pp" in lines[1]
+    assert lines[3].startswith("other: n 400")
+    assert "mse, squared error" in lines[4]
+    assert "drop squared error" in lines[4]
+    assert lines[6] == "other: no truth was given: values are against the float model's own answers"
     assert len(lines) == 7
 
 

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import pytest
 
 from ptq.engine.step import Step
-from ptq.engine.store import Store, default_root
+from ptq.engine.store import Store
 from ptq.errors import PtqError
-from ptq.files import write_bytes
+from ptq.files import cache_folder, write_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +164,9 @@ def test_one_changed_byte_is_seen_said_and_made_again(tmp_path: Path, damage: by
 
 def test_ptq_cache_moves_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PTQ_CACHE", str(tmp_path / "here"))
-    assert default_root() == tmp_path / "here"
+    assert cache_folder() == tmp_path / "here"
     monkeypatch.setenv("PTQ_CACHE", "")
-    assert default_root().name == "ptq"
+    assert cache_folder().name == "ptq"
 
 
 def test_clear_removes_what_the_store_made_and_nothing_else(tmp_path: Path) -> None:

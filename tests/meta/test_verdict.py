@@ -38,8 +38,9 @@ def judge(
     isa: tuple[str, ...] = (),
     truth: bool = True,
     chance: float | None = 0.1,
+    cosine: float | None = 0.97,
 ) -> Verdict:
-    found = Compared(score(value, chance), score(fp32, chance), interval, agreement, sqnr_db)
+    found = Compared(score(value, chance), score(fp32, chance), interval, agreement, sqnr_db, cosine)
     return judge_accuracy(ID, metric or Top1(), found, bar, isa, truth)
 
 
@@ -158,14 +159,15 @@ def test_a_loss_is_held_to_a_ceiling_in_its_own_unit() -> None:
     [
         (Bar("*", "w", min_agreement=0.95), "agreement with fp32 0.9000 < min_agreement 0.9500"),
         (Bar("*", "w", min_sqnr_db=30), "SQNR 20.0 dB < min_sqnr_db 30.0 dB"),
+        (Bar("*", "w", min_cosine=0.985), "mean cosine to fp32 0.9700 < min_cosine 0.9850"),
         (Bar("*", "w", floor=0.9, min_sqnr_db=30), "top1 0.8700 < floor 0.9000, SQNR 20.0 dB < min_sqnr_db 30.0 dB"),
     ],
 )
-def test_agreement_and_sqnr_are_gates(bar: Bar, told: str) -> None:
+def test_agreement_sqnr_and_cosine_are_gates(bar: Bar, told: str) -> None:
     verdict = judge(0.87, EQUAL, bar)
     assert (verdict.name, verdict.red) == (FAIL, True)
     assert told in verdict.reason
-    equal = judge(0.95, EQUAL, bar, agreement=1.0, sqnr_db=float("inf"))
+    equal = judge(0.95, EQUAL, bar, agreement=1.0, sqnr_db=float("inf"), cosine=1.0)
     assert equal.name == PASS
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptq.calibration.patches import Moments, MomentsSoFar, Window, load_moments, save_moments
+from ptq.calibration.patches import Moments, Sums, Window, load_moments, save_moments
 from ptq.errors import BadData
 from ptq.quantization import weights
 from ptq.quantization.gptq import bias_shift, round_weights
@@ -67,7 +67,7 @@ def test_chosen_patches_depend_on_the_image_not_on_its_batch(most: int, cut: int
 
 
 def moments_of(inputs: np.ndarray) -> Moments:
-    so_far = MomentsSoFar()
+    so_far = Sums()
     for start in range(0, len(inputs), 100):
         so_far.add(inputs[None, start : start + 100])
     return so_far.finish()

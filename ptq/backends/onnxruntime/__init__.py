@@ -8,6 +8,7 @@ from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
+from ptq.backends.onnxruntime.dynamic import by_default, on_grids
 from ptq.backends.onnxruntime.quantize import quantize
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.cases import FP32, NONE, Case
@@ -25,6 +26,9 @@ from ptq.quantization.plan import Plan
 
 LISTED = ("int8", "uint8", "u8s8")
 """The dtypes of the grid; the others of `DTYPES` are made when asked for."""
+
+AT_RUN_TIME = ("uint8", "u8s8", "u8s7")
+"""The dtypes of the grid for dynamic methods: onnxruntime quantizes activations to uint8 there."""
 
 SAME_MODEL = {"int8": "u8s8"}
 """Dtypes whose corrected model is, level for level, that of another moved by 128: it is not listed twice. Their weights
@@ -44,8 +48,11 @@ class OnnxRuntime:
 
     def cases(self, workload: str, methods: Mapping[str, Method]) -> Iterable[Case]:
         yield Case(workload, self.name, FP32)
-        for exclude, dtype, name, granularity in product((NONE, "auto"), LISTED, methods, ("tensor", "channel")):
-            if not (methods[name].corrects and dtype in SAME_MODEL):
+        every = dict.fromkeys((*LISTED, *AT_RUN_TIME))
+        for exclude, dtype, name, granularity in product((NONE, "auto"), every, methods, ("tensor", "channel")):
+            method = methods[name]
+            listed = dtype in (AT_RUN_TIME if method.dynamic else LISTED)
+            if listed and not (method.corrects and dtype in SAME_MODEL):
                 yield Case(workload, self.name, dtype, name, granularity, exclude)
 
     def unsupported(self, case: Case) -> str | None:
@@ -61,20 +68,24 @@ class OnnxRuntime:
             write_whole(model.onnx, out)
             return {}
         dtype, method = DTYPES[case.dtype], calibration.method(case.method)
-        ranges = calibration.ranges(case.method, dtype.quantizer)
+        ranges = {} if method.dynamic else calibration.ranges(case.method, dtype.quantizer)
         wanted = () if case.exclude == NONE else model.exclude
         excluded = choose_exclude(model.prepared, wanted, calibration.statistics, model.onnx)
         plan = Plan(dtype, ranges, case.granularity == "channel", [each.node for each in excluded])
         plan = with_edges(model.prepared, plan, case.method, calibration)
-        notes = {"calibration": "ptq statistics"}
+        notes = {"calibration": "none: ranges at run time" if method.dynamic else "ptq statistics"}
         if excluded:
             notes["in float"] = summary(excluded)
         if method.corrects is None:
-            return notes | dict(quantize(model.prepared, plan, out, model.onnx))
+            make = by_default if method.dynamic else quantize
+            # quantize_dynamic is given the file as users give it, unless it was rewritten
+            start = model.onnx if method.dynamic and not method.transforms else model.prepared
+            return notes | dict(make(start, plan, out, model.onnx))
         with tempfile.TemporaryDirectory() as folder:
             corrected = Path(folder) / "corrected.onnx"
             plan, done = method.corrects(model.prepared, corrected, plan, calibration)
-            return notes | dict(quantize(corrected, plan, out, model.onnx)) | {"corrected": done}
+            make = on_grids if method.dynamic else quantize
+            return notes | dict(make(corrected, plan, out, model.onnx)) | {"corrected": done}
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
         running = session(artifact, threads)

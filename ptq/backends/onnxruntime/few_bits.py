@@ -73,7 +73,7 @@ def compact(model: Any) -> None:
     kept = [each for each in model.opset_import if each.domain in used or model.functions]
     del model.opset_import[:]
     model.opset_import.extend(kept)
-    short = {}
+    short: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             node.name = ""

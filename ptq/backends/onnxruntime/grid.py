@@ -14,10 +14,10 @@ Grid = list[dict[str, Any]]
 
 
 def quant_type(integer: Integer) -> Any:
-    """The `QuantType` of an integer: its name is Q, then ONNX's name of the type."""
+    """The `QuantType` of what holds an integer: its name is Q, then ONNX's name of the type."""
     from onnxruntime.quantization import QuantType
 
-    return QuantType[f"Q{'' if integer.signed else 'U'}Int{integer.bits}"]
+    return QuantType[f"Q{integer.numpy.replace('uint', 'UInt').replace('int', 'Int')}"]
 
 
 def grid(integer: Integer, scale: npt.ArrayLike, zero_point: npt.ArrayLike, axis: int | None = None) -> Grid:

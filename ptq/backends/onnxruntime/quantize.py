@@ -38,7 +38,7 @@ def quantize(prepared: Path, plan: Plan, out: Path, name: Path | None = None) ->
     chosen = {**_wider(prepared, plan), **_softmax(prepared, plan)}
     chosen |= {name: grid(w.integer, w.scale, w.zero_point, w.axis) for name, w in plan.grids.items()}
     single = {tensor: (np.float32(low), np.float32(high)) for tensor, (low, high) in plan.ranges.items()}
-    with tempfile.TemporaryDirectory() as folder, _heard() as said:
+    with tempfile.TemporaryDirectory() as folder, heard() as said:
         # quantize_static writes and removes a file beside the model: in a shared folder, another process's too
         own, cache, made = (Path(folder) / each for each in ("prepared.onnx", "ranges.json", "made.onnx"))
         if few := needs_modern(plan):
@@ -57,6 +57,7 @@ def quantize(prepared: Path, plan: Plan, out: Path, name: Path | None = None) ->
                 activation_type=quant_type(plan.dtype.activation),
                 weight_type=quant_type(plan.dtype.weight),
                 per_channel=plan.per_channel,
+                reduce_range=plan.dtype.weight.bits == 7,
                 nodes_to_exclude=list(plan.exclude),
                 extra_options={"TensorQuantOverrides": chosen},
                 calibration_cache_path=cache,
@@ -77,7 +78,7 @@ def quantize(prepared: Path, plan: Plan, out: Path, name: Path | None = None) ->
 
 
 @contextlib.contextmanager
-def _heard() -> Iterator[list[str]]:
+def heard() -> Iterator[list[str]]:
     """The warnings that onnxruntime logs by the root logger, once each; what it prints and its own deprecations are
     dropped."""
     said: dict[str, None] = {}

@@ -80,7 +80,7 @@ class TorchBackend(ABC):
         yield Case(workload, self.name, FP32)
         for method, granularity in self.defaults:
             yield Case(workload, self.name, "u8s8", method, granularity)
-        plain = (name for name, method in methods.items() if method.corrects is None)
+        plain = (name for name, method in methods.items() if method.corrects is None and not method.dynamic)
         for method in (*OWN, *(name for name in plain if name not in OWN)):
             for granularity in GRANULARITIES:
                 yield Case(workload, self.name, "u8s8", method, granularity)
