@@ -12,9 +12,9 @@ from ptq.models.nodes import Nodes, Tensors
 from ptq.quantization.method import Range
 from ptq.quantization.quantizer import Quantizer
 
-FEW = 16
+FEW = 8
 """Bits: ranges of narrower grids are worth a search; those of others are chosen well enough by the histogram."""
-_SAMPLES = 256  # a range is judged by
+_VALUES = 1 << 22  # of the activation a range is judged by, over whole batches
 _SHARES = np.geomspace(0.3, 1.2, 11)  # of a side of the range there was
 
 
@@ -30,7 +30,7 @@ def clip(
     Source: Wang et al. (2020), Towards Accurate Post-training Network Quantization via Bit-Split and Stitching, and
     Nahshan et al. (2019), LAPQ, arXiv:1911.07190, who choose clipping by what comes behind it.
     """
-    seen, have = _first(seen), _first(have)
+    seen, have = _first(seen, name), _first(have, name)
     places = {id(node): index for index, node in enumerate(exact.graph.nodes)}
     readers = [places[id(node)] for node in exact.graph.readers.get(name, [])]
     readers = [index for index in dict.fromkeys(readers) if _ready(exact, index, seen[0])]
@@ -88,11 +88,10 @@ def _ready(exact: Nodes, index: int, seen: Tensors) -> bool:
     return all(name in seen or name in exact.constants or not name for name in node.input)
 
 
-def _first(batches: Sequence[Tensors]) -> list[Tensors]:
+def _first(batches: Sequence[Tensors], name: str) -> list[Tensors]:
     found, n = [], 0
     for each in batches:
-        found.append(each)
-        n += len(next(iter(each.values())))
-        if n >= _SAMPLES:
-            break
+        if n < _VALUES:
+            found.append(each)
+        n += each[name].size
     return found
