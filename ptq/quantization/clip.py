@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,8 @@ from ptq.quantization.quantizer import Quantizer
 
 FEW = 8
 """Bits: ranges of narrower grids are worth a search; those of others are chosen well enough by the histogram."""
-_SAMPLES = 64  # a range is judged by
-_HIGHS = np.append(np.geomspace(0.5, 1.2, 8), 1.0)  # shares of the range there was
-_LOWS = np.append(np.geomspace(0.1, 1.2, 8), 1.0)
+_VALUES = 1 << 22  # of the activation a range is judged by, over whole batches
+_SHARES = np.geomspace(0.3, 1.2, 11)  # of a side of the range there was
 
 
 def clip(
@@ -32,17 +30,21 @@ def clip(
     Source: Wang et al. (2020), Towards Accurate Post-training Network Quantization via Bit-Split and Stitching, and
     Nahshan et al. (2019), LAPQ, arXiv:1911.07190, who choose clipping by what comes behind it.
     """
-    seen, have = _first(seen), _first(have)
+    seen, have = _first(seen, name), _first(have, name)
     places = {id(node): index for index, node in enumerate(exact.graph.nodes)}
     readers = [places[id(node)] for node in exact.graph.readers.get(name, [])]
     readers = [index for index in dict.fromkeys(readers) if _ready(exact, index, seen[0])]
     wanted = [[_behind(exact, index, each) for each in seen] for index in readers] or [[each[name] for each in seen]]
     low, high = old
     best, least = old, _cost(quantizer, old, name, exact, readers, wanted, have)
-    for below, above in product(_LOWS if low < 0 else (1.0,), _HIGHS if high > 0 else (1.0,)):
-        tried = (float(below * low), float(above * high))
-        cost = _cost(quantizer, tried, name, exact, readers, wanted, have)
-        if cost < least:
+    lows, highs = (_SHARES if side else () for side in old)  # a side of 0 stays 0
+    for share in lows:
+        tried = (float(share * low), best[1])
+        if (cost := _cost(quantizer, tried, name, exact, readers, wanted, have)) < least:
+            best, least = tried, cost
+    for share in highs:
+        tried = (best[0], float(share * high))
+        if (cost := _cost(quantizer, tried, name, exact, readers, wanted, have)) < least:
             best, least = tried, cost
     return best
 
@@ -86,11 +88,10 @@ def _ready(exact: Nodes, index: int, seen: Tensors) -> bool:
     return all(name in seen or name in exact.constants or not name for name in node.input)
 
 
-def _first(batches: Sequence[Tensors]) -> list[Tensors]:
+def _first(batches: Sequence[Tensors], name: str) -> list[Tensors]:
     found, n = [], 0
     for each in batches:
-        found.append(each)
-        n += len(next(iter(each.values())))
-        if n >= _SAMPLES:
-            break
+        if n < _VALUES:
+            found.append(each)
+        n += each[name].size
     return found

@@ -24,11 +24,11 @@ def with_edges(model: Path, plan: Plan, method: str, calibration: Calibration) -
     With `plan.dtype.edge`: the weights and inputs of the first and last layers, and all behind the last. A layer is
     first when no other lies between an input of the model and it, last when none lies between it and an output.
 
-    Where activations have less than 8 bits, so have the inputs of layers: what is only added to something, and what no
-    layer comes behind, has 8.
+    Where activations have less than 8 bits, so has what one layer hands to another: the inputs and outputs of the model,
+    what no layer comes before or behind, and what is only added to something have 8.
 
     Source: Li et al. (2021), BRECQ, arXiv:2102.05426, section 4, as papers on few bits have it: 8 bits in the first and
-    the last layer, sums rounded once they are taken, outputs not at all.
+    the last layer, sums rounded once they are taken, inputs and outputs of the model not at all.
     """
     proto = load(model)
     graph, learned = Graph(proto.graph), [layer.node for layer in layers(proto)]
@@ -55,25 +55,33 @@ def with_edges(model: Path, plan: Plan, method: str, calibration: Calibration) -
 def _edges(graph: Graph, learned: list[Any]) -> tuple[set[str], set[str]]:
     """Activations and weights of the edges."""
     known = {id(node) for node in learned}
-    starts = [reader for value in graph.inputs for reader in graph.readers.get(value.name, [])]
-    reached = list(_reached(graph, starts, known))
-    first = [node for node in reached if id(node) in known]
-    before = {value.name for value in graph.inputs}
-    before |= {tensor for node in reached if id(node) not in known for tensor in node.output}
+    first = [node for node in _entered(graph, known) if id(node) in known]
     last = [node for node in learned if not _followed(graph, node, known)]
-    edges = {str(node.input[1]) for node in (*first, *last)}
-    return before | _behind(graph, learned) | {str(node.input[0]) for node in last}, edges
+    inputs = _before(graph, known) | _behind(graph, learned) | {str(node.input[0]) for node in last}
+    return inputs, {str(node.input[1]) for node in (*first, *last)}
 
 
 def _unread(graph: Graph, learned: list[Any]) -> set[str]:
-    """Activations that are only added to something, and those behind the last layers."""
+    """Activations that no layer hands to another: before the first, behind the last, and only added to something."""
     summed = {
         str(tensor)
         for node in learned
         for tensor in node.output
         if graph.users(node) and all(user.op_type == "Add" for user in graph.users(node))
     }
-    return summed | _behind(graph, learned)
+    return summed | _before(graph, {id(node) for node in learned}) | _behind(graph, learned)
+
+
+def _entered(graph: Graph, known: set[int]) -> list[Any]:
+    """What reads the inputs of the model, up to the first layers."""
+    starts = [reader for value in graph.inputs for reader in graph.readers.get(value.name, [])]
+    return list(_reached(graph, starts, known))
+
+
+def _before(graph: Graph, known: set[int]) -> set[str]:
+    """The inputs of the model, and what is made of them before the first layers."""
+    made = {str(tensor) for node in _entered(graph, known) if id(node) not in known for tensor in node.output}
+    return {str(value.name) for value in graph.inputs} | made
 
 
 def _behind(graph: Graph, learned: list[Any]) -> set[str]:

@@ -15,7 +15,7 @@ from ptq.quantization.quantizer import Quantizer
 _DAMPING = 0.01  # of the mean variance, as in the source
 _BLOCK = 128  # columns whose errors reach the rest at once, as in the source
 _SHARES = np.linspace(0.5, 1, 11)  # of the whole range, those tried for a grid of few bits
-_FEW = 8  # bits; of a grid that has as many, the whole range won in every layer it was tried on
+_FEW = 7  # bits; of a grid that has as many, the whole range won in every layer it was tried on
 
 
 def fit_weights(
@@ -28,7 +28,7 @@ def fit_weights(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """(rounded, scale, zero_point): `round_weights` over [low, high], of shape () or (outputs,).
 
-    With fewer than 8 bits, over the share of that range, one a grid, that leaves the least expected error.
+    With fewer than 7 bits, over the share of that range, one a grid, that leaves the least expected error.
     """
     scale, zero_point = quantizer.grids(low, high)
     with threadpool_limits(limits=1, user_api="blas"):
@@ -36,11 +36,14 @@ def fit_weights(
     rounded = _round(rows, quantizer, scale, zero_point, factors)
     if quantizer.bits >= _FEW:
         return rounded, scale, zero_point
-    best = _lost(rows, rounded, moments, centred, scale.shape)
+    whole = not scale.shape
+    best = expected_error(rows, rounded, moments, centred)
+    best = best.sum() if whole else best
     for share in _SHARES[-2::-1]:
         other, zero = quantizer.grids(share * np.asarray(low), share * np.asarray(high))
         tried = _round(rows, quantizer, other, zero, factors)
-        lost = _lost(rows, tried, moments, centred, scale.shape)
+        lost = expected_error(rows, tried, moments, centred)
+        lost = lost.sum() if whole else lost
         better = lost < best
         rounded = np.where(np.broadcast_to(better, len(rows))[:, None], tried, rounded)
         scale, zero_point = np.where(better, other, scale), np.where(better, zero, zero_point)
@@ -71,21 +74,17 @@ def round_weights(
     return _round(rows, quantizer, scale, zero_point, factors)
 
 
-def _lost(
-    rows: npt.NDArray[np.float32],
-    rounded: npt.NDArray[np.float32],
-    moments: Moments,
-    centred: bool,
-    shape: tuple[int, ...],
+def expected_error(
+    rows: npt.NDArray[np.float32], rounded: npt.NDArray[np.float32], moments: Moments, centred: bool
 ) -> Doubles:
-    """Expected squared error of every output, shape (outputs,), or of all of them together for `shape` ()."""
+    """The expected squared error of every output, shape (outputs,), of `rounded` for `rows`; `centred`: its variance."""
     lost, outputs = rows.astype(np.float64) - rounded, len(rows) // len(moments.mean)
     each = np.empty(len(rows))
     with threadpool_limits(limits=1, user_api="blas"):
         for group, hessian in enumerate(_hessians(moments, centred)):
             part = lost[group * outputs : (group + 1) * outputs]
             each[group * outputs : (group + 1) * outputs] = ((part @ hessian) * part).sum(axis=1)
-    return each if shape else each.sum()
+    return each
 
 
 def _hessians(moments: Moments, centred: bool) -> Iterator[Doubles]:

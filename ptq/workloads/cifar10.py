@@ -27,6 +27,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         calibration=Reader(partial(_calibration, data), partial(_files, data, "train")),
         evaluation=Reader(partial(_evaluation, data), partial(_files, data, "test")),
         contract=InputContract((None, 32, 32, 3), "NHWC", low=0, high=255, channel_mean=CHANNEL_MEAN),
+        methods=("mse_gptaq",),
         artifacts={"mlperf_tiny": Artifact("tflite", "int8", partial(_tflite, data))},
         as_evaluated=partial(_as_evaluated, data),
     )

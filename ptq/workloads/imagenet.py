@@ -35,7 +35,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         evaluation=Reader(partial(_evaluation, data), partial(_files, data)),
         contract=InputContract((None, 3, 224, 224), "NCHW", low=-127 / 128, high=1.0, channel_mean=CHANNEL_MEAN),
         include=_include,
-        methods=("cle_mse_gptq",),
+        methods=("cle_mse_gptq", "mse_gptaq"),
         as_evaluated=partial(_pictures, data, None),
         unchecked={"balance": _ONE_A_CLASS, "prefix": _ONE_A_CLASS},
     )
@@ -44,6 +44,7 @@ def WORKLOAD(data: Path | None) -> Workload:
 def _include(case: Case) -> bool:
     """A small grid."""
     small = case.method in ("minmax", "mse_gptq", "cle_mse_gptq") and case.dtype in ("u8s8", "uint8")
+    small = small or (case.method, case.granularity) == ("mse_gptaq", "channel")
     return case.backend == "onnxruntime" and case.exclude == NONE and (case.dtype == FP32 or small)
 
 

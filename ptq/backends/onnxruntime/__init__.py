@@ -29,6 +29,10 @@ from ptq.sensitivity.keep import keep_in_float
 LISTED = ("int8", "uint8", "u8s8")
 """The dtypes of the grid; the others of `DTYPES` are made when asked for."""
 
+FEW_BITS = ("u16s8", "u8s4", "u4s4", "u4s4_edge8")
+"""The dtypes of the grid for corrections that are not listed everywhere, one scale a channel: without one, or with one
+scale a tensor, four bits are lost."""
+
 AT_RUN_TIME = ("uint8", "u8s8", "u8s7")
 """The dtypes of the grid for dynamic methods: onnxruntime quantizes activations to uint8 there."""
 
@@ -56,6 +60,9 @@ class OnnxRuntime:
             listed = dtype in (AT_RUN_TIME if method.dynamic else LISTED)
             if listed and not (method.corrects and dtype in SAME_MODEL):
                 yield Case(workload, self.name, dtype, name, granularity, exclude)
+        for dtype, method in product(FEW_BITS, methods.values()):
+            if method.corrects and not (method.listed or method.dynamic or method.transforms):
+                yield Case(workload, self.name, dtype, method.name, "channel")
 
     def unsupported(self, case: Case) -> str | None:
         if case.is_float or case.dtype in DTYPES:

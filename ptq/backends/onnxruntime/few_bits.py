@@ -20,7 +20,7 @@ def needs_modern(plan: Plan) -> bool:
         *plan.integers.values(),
         *(g.integer for g in plan.grids.values()),
     }
-    return any(integer.bits != 8 for integer in used)
+    return any(integer.bits not in (7, 8) for integer in used)  # seven bits are held in int8
 
 
 def modern(model: Any) -> Any:
