@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ptq.api import Comparison, Evaluation, Quantized, compare, evaluate, quantize
+    from ptq.api import Comparison, Evaluation, Explanation, Quantized, compare, evaluate, explain, quantize
     from ptq.cases import Case
     from ptq.checks.preprocessing import Check
     from ptq.data.batch import Batch
@@ -38,6 +38,7 @@ __all__ = [
     "Comparison",
     "Dtype",
     "Evaluation",
+    "Explanation",
     "ImageOptions",
     "InputContract",
     "Interval",
@@ -59,12 +60,22 @@ __all__ = [
     "builtin_workloads",
     "compare",
     "evaluate",
+    "explain",
     "quantize",
     "read_inputs",
 ]
 
 _HOMES = {
-    "ptq.api": ("Comparison", "Evaluation", "Quantized", "compare", "evaluate", "quantize"),
+    "ptq.api": (
+        "Comparison",
+        "Evaluation",
+        "Explanation",
+        "Quantized",
+        "compare",
+        "evaluate",
+        "explain",
+        "quantize",
+    ),
     "ptq.cases": ("Case",),
     "ptq.checks.preprocessing": ("Check",),
     "ptq.data.batch": ("Batch",),
