@@ -81,7 +81,8 @@ def main() -> None:
     if not given.judge:
         return
     report = judged(given.workload, Path(given.data), folder, rows, given.judge)
-    text = table(given.workload, rows, report)
+    exact = exactly(given.workload, Path(given.data), folder / "float.onnx", rows)
+    text = table(given.workload, rows, report, exact)
     (folder / "peers.md").write_text(text)
     print(text)
 
@@ -227,18 +228,64 @@ def judged(
     return report
 
 
-def table(workload: str, rows: Mapping[str, Mapping[str, Any]], report: Mapping[str, Any]) -> str:
+def exactly(workload: str, data: Path, model: Path, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Right, agreement and SQNR of peers' artifacts in float arithmetic between quantizers, in words, by row.
+
+    That is what a CPU with exact kernels gives. One without VNNI saturates sums of 16 bits in u8s8, whoever made it.
+    """
+    import numpy as np
+    import onnxruntime as ort
+
+    import ptq
+    from ptq.engine.pipeline import Pipeline
+    from ptq.engine.store import Store
+
+    (found,) = (each for each in ptq.builtin_workloads(data) if each.name == workload)
+    samples = Pipeline(found, Store()).evaluation_samples
+    targets, batches = np.asarray(samples.targets), list(samples.batches(50))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+
+    def outputs(path: Path) -> Any:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        parts = [next(iter(part.values())) if isinstance(part, Mapping) else part for part in batches]
+        return np.concatenate([session.run(None, {name: part.astype(np.float32)})[0] for part in parts])
+
+    reference, told = outputs(model), {}
+    for name, row in rows.items():
+        if row["failed"] is None:
+            try:
+                made = outputs(Path(row["path"]))
+            except Exception as error:  # onnxruntime's own kinds: a file that only its optimizer makes valid
+                told[name] = type(error).__name__
+                continue
+            right, same = (made.argmax(1) == targets).sum(), (made.argmax(1) == reference.argmax(1)).mean()
+            noise = max(float(((reference - made) ** 2).sum()), 1e-30)
+            sqnr = 10 * np.log10(float((reference**2).sum()) / noise)
+            told[name] = f"{right}/{len(targets)}, {same:.4f}, {sqnr:.1f}"
+    return told
+
+
+def table(
+    workload: str, rows: Mapping[str, Mapping[str, Any]], report: Mapping[str, Any], exact: Mapping[str, str]
+) -> str:
     """Markdown: a line an artifact, nearest to the float model first, then those that are not."""
     by = {row["id"].partition("-")[2]: row for row in report["results"]}
-    named = {f"onnxruntime-{row['dtype']}-{name}": (row["peer"], row) for name, row in rows.items()}
+    named = {
+        f"onnxruntime-{row['dtype']}-{name}": (row["peer"], {**row, "exact": exact.get(name)})
+        for name, row in rows.items()
+    }
     named |= {case: (peer, {"failed": None}) for case, peer in OURS.items()}
     lines = list(_judged(by, named, report["latency"]))
-    failed = [f"| {row['peer']} | | | | | | | | {row['failed']} |" for _, row in named.values() if row["failed"]]
+    failed = [f"| {row['peer']} | | | | | | | | | {row['failed']} |" for _, row in named.values() if row["failed"]]
     isa = ", ".join(report["environment"]["isa"])
     return "\n".join([
         f"{workload}, one run on {report['environment']['cpu']} ({isa})\n",
-        "| quantizer | right | agree | SQNR, dB | int | time / FP32, batch 1 | batch 64 | s to make | MB, peak |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|", *lines, *failed, "",
+        "| quantizer | right | agree | SQNR, dB | int | time / FP32, batch 1 | batch 64 | s to make | MB, peak "
+        "| exact: right, agree, SQNR |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|", *lines, *failed, "",
     ])  # fmt: skip
 
 
@@ -248,14 +295,16 @@ def _judged(by: Mapping[str, Any], named: Mapping[str, Any], races: list[Mapping
             continue
         peer, took = named[case]
         if row["value"] is None:
-            yield f"| {peer} | | | | | | | | {row['reason']} |"
+            yield f"| {peer} | | | | | | | | | {row['reason']} |"
             continue
         ratios = {race["batch"]: race["ratio"] for race in races if row["id"] in race["stands_for"]}
+        whole = sum(row["seconds"].get(name) or 0.0 for name in ("calibrate", "quantize"))  # a peer's hold both
         cells = [
             f"{peer} (`{row['dtype']}`)", f"{row['correct']}/{row['n']}", f"{row['agreement']:.4f}",
             _form(row["sqnr_db"], ".1f"),
             _form(row["integer_share"], ".2f"), _form(ratios.get(1), ".2f"), _form(ratios.get(64), ".2f"),
-            _form(took.get("seconds", row["seconds"].get("quantize")), ".1f"), _form(took.get("mb"), ".0f"),
+            _form(took.get("seconds", whole or None), ".1f"), _form(took.get("mb"), ".0f"),
+            took.get("exact") or "",
         ]  # fmt: skip
         yield f"| {' | '.join(cells)} |"
 

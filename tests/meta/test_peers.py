@@ -48,12 +48,12 @@ def test_the_table_has_what_was_measured_and_why_the_rest_was_not(peers: ModuleT
     case = "digits-onnxruntime-u8s8-tool_documented"
     results = [row("u8s8", 30, method="tool_documented", correct=370), row("u8s8", 22, correct=378), row("fp32", 20)]
     content = report(results, {"cpu": "some", "isa": ["avx2"]}, latency=[time(0.5, stands_for=[case])])
-    lines = peers.table("digits", rows, content).splitlines()
+    lines = peers.table("digits", rows, content, {"tool_documented": "371/400, 0.9800, 21.0"}).splitlines()
     assert lines[4:] == [
-        "| ptq, minmax (`u8s8`) | 378/400 | 0.9950 | 20.0 | 1.00 |  |  |  |  |",
-        "| Tool, documented (`u8s8`) | 370/400 | 0.9750 | 20.0 | 1.00 | 0.50 |  | 12.3 | 640 |",
-        "| Tool, best | | | | | | | | ValueError: no such node |",
-        "| Gone, best | | | | | | | | not installed: no matching distribution |",
+        "| ptq, minmax (`u8s8`) | 378/400 | 0.9950 | 20.0 | 1.00 |  |  |  |  |  |",
+        "| Tool, documented (`u8s8`) | 370/400 | 0.9750 | 20.0 | 1.00 | 0.50 |  | 12.3 | 640 | 371/400, 0.9800, 21.0 |",
+        "| Tool, best | | | | | | | | | ValueError: no such node |",
+        "| Gone, best | | | | | | | | | not installed: no matching distribution |",
     ]
 
 
