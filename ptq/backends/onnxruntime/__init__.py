@@ -71,7 +71,7 @@ class OnnxRuntime:
         wanted = () if case.exclude == NONE else model.exclude
         excluded = choose_exclude(model.prepared, wanted, calibration.statistics, model.onnx)
         plan = Plan(dtype, ranges, case.granularity == "channel", [each.node for each in excluded])
-        notes = {"calibration": "none: ranges at run time" if method.dynamic else "ptq statistics"}
+        notes = {"calibration": "ranges at run time" if method.dynamic else "ptq statistics"}
         if excluded:
             notes["in float"] = summary(excluded)
         if method.corrects is None:
