@@ -61,7 +61,7 @@ class Blocks:
         pending: list[dict[str, Array]] = []
         held = place = 0  # rows that wait, and rows that were given
         rows: Any = _Rows(self.samples, self.start, self.start + len(self))
-        if isinstance(self.samples, FittedSamples):  # what is left out need be neither decoded nor checked
+        if type(self.samples) is FittedSamples:  # what is left out need be neither decoded nor checked
             inner = self.samples.samples
             rows = replace(self.samples, samples=_Rows(inner, self.start, self.start + len(self)))
         for piece in map(as_batch, rows.batches(size)):
