@@ -96,7 +96,7 @@ class Explain(Step):
         )
         names, fused = origins(Graph(proto.graph), Graph(load(pipeline.source.onnx).graph))
         found = tuple(replace(each, where=names.get(each.where, each.where)) for each in findings(evidence))
-        table = tuple(replace(row, node=names.get(row.node, row.node)) for row in rows(evidence, fused, {}))
+        table = tuple(replace(row, node=names.get(row.node, row.node)) for row in rows(evidence, fused))
         explanation = Explanation(
             self.case.id, found, table, evidence.errors.samples, "evaluation" if self.evaluated else "calibration",
             evidence.median, evidence.answers_db, dict(self.notes),

@@ -221,9 +221,17 @@ def test_the_command_line_explains_files_and_cases(tmp_path: Path, monkeypatch: 
     assert digest
     assert script
     assert base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode() == digest[1]
-    done = CliRunner().invoke(commands(), ["explain", "digits-onnxruntime-uint8-minmax"])
+    case = ["explain", "digits-onnxruntime-uint8-minmax", "--json", str(table)]
+    done = CliRunner().invoke(commands(), [*case, "--seconds", "60"])
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("digits-onnxruntime-uint8-minmax: no layer stands out")
+    rows = sorted(json.loads(table.read_text())["rows"], key=lambda row: row["kept"])
+    measured = [row for row in rows if row["regained"] is not None]
+    assert 1 <= len(measured) <= 3
+    assert all(abs(row["regained"]) < 2 and abs(row["lost"] or 0.0) < 2 for row in measured)
+    assert any(row["lost"] is not None for row in measured)
+    done = CliRunner().invoke(commands(), [*case, "--seconds", "0"])
+    assert {row["regained"] for row in json.loads(table.read_text())["rows"]} == {None}
 
 
 @pytest.mark.parametrize(
