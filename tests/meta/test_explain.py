@@ -230,6 +230,16 @@ def test_an_explanation_is_kept_and_comes_back_as_it_was(tmp_path: Path) -> None
     assert first.sentence.startswith("int8.onnx: no layer stands out")
 
 
+def test_a_case_of_another_runtime_is_explained_by_a_file_like_it(tmp_path: Path) -> None:
+    workload = Workload("planted", digits(tmp_path / "model.onnx", scaled_channel), images("train"), images("test"))
+    pipeline = Pipeline(workload, Store(tmp_path / "store"))
+    found = explain(pipeline, Case("planted", "torch", "uint8", "minmax", "channel"))
+    assert found.sentence.startswith(
+        "planted-torch-uint8-minmax-channel: digits_resnet8_1/re_lu_1_2/Relu gives channel 3"
+    )
+    assert found.notes["explained by"].startswith("planted-onnxruntime-uint8-minmax-channel, a QDQ file")
+
+
 def test_rows_carry_the_names_of_the_file_that_was_given(tmp_path: Path) -> None:
     """A Conv with its BatchNorm: one layer, known by the Conv, with what was fused into it."""
     helper, array = onnx.helper, onnx.numpy_helper.from_array
