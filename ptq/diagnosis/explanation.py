@@ -10,6 +10,7 @@ from typing import Any
 
 from ptq.diagnosis.evidence import Evidence
 from ptq.diagnosis.finding import DATA, LAYER, MACHINE, Cause, Finding
+from ptq.sensitivity.rank import LayerError
 
 SCHEMA = "ptq-explain/1"
 FEW_BITS = "too_few_bits"
@@ -25,8 +26,7 @@ class Row:
     `kept` is what the layer is judged by: the smaller of `local` and `even`, of a Softmax `local`. `fused` are the
     nodes of the float file that the layer stands for beside its own. `local`, `even`, `propagated`: see
     `ptq.sensitivity.rank.LayerError`. `lost`: metric lost with only this layer quantized; `regained`: metric regained
-    with only this layer in float; in percentage points of a share, None where it was not measured. `share`: of the
-    model's time in integer, None where it was not timed.
+    with only this layer in float; in percentage points of a share, None where it was not measured.
     """
 
     node: str
@@ -46,7 +46,6 @@ class Row:
     clipping: float | None
     lost: float | None = None
     regained: float | None = None
-    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _order(finding: Finding, worst: float) -> tuple[float, ...]:
     )  # fmt: skip
 
 
-def rows(evidence: Evidence, fused: Mapping[str, Sequence[str]], why_float: Mapping[str, str]) -> tuple[Row, ...]:
+def rows(evidence: Evidence, fused: Mapping[str, Sequence[str]]) -> tuple[Row, ...]:
     """The table, without what is measured later."""
     kinds = {name: node.op_type for node in evidence.graph.nodes for name in (node.output[0], node.name)}
     return tuple(
@@ -151,7 +150,7 @@ def rows(evidence: Evidence, fused: Mapping[str, Sequence[str]], why_float: Mapp
             tensor=each.tensor,
             fused=tuple(fused.get(each.node, ())),
             integer=each.integer,
-            why_float="" if each.integer else why_float.get(each.node, "no quantizer reads what it makes"),
+            why_float=_why_float(evidence, each),
             kept=evidence.left(each),
             local=each.local,
             local_low=each.local_interval[0],
@@ -164,3 +163,13 @@ def rows(evidence: Evidence, fused: Mapping[str, Sequence[str]], why_float: Mapp
         )
         for each in evidence.errors.layers
     )
+
+
+def _why_float(evidence: Evidence, layer: LayerError) -> str:
+    """Why a layer runs in float, as far as the file shows it; empty for one in integer."""
+    if layer.integer:
+        return ""
+    given, makes = evidence.inputs(layer), layer.tensor in evidence.errors.rounding
+    if given and makes:
+        return "its weights are not quantized"
+    return "what it makes is not quantized" if given else "what it reads is not quantized"

@@ -96,7 +96,7 @@ class Explain(Step):
         )
         names, fused = origins(Graph(proto.graph), Graph(load(pipeline.source.onnx).graph))
         found = tuple(replace(each, where=names.get(each.where, each.where)) for each in findings(evidence))
-        table = tuple(replace(row, node=names.get(row.node, row.node)) for row in rows(evidence, fused, {}))
+        table = tuple(replace(row, node=names.get(row.node, row.node)) for row in rows(evidence, fused))
         explanation = Explanation(
             self.case.id, found, table, evidence.errors.samples, "evaluation" if self.evaluated else "calibration",
             evidence.median, evidence.answers_db, dict(self.notes),
@@ -108,13 +108,13 @@ class Explain(Step):
 def explain(pipeline: Pipeline, case: Case, evaluated: bool = True) -> Explanation:
     """Why a case of a pipeline loses what it loses.
 
-    A case of another backend than onnxruntime is explained by a QDQ file with the same dtype, method and granularity,
-    which the notes say. Raises `Unsupported` for the float case and for an artifact that is no ONNX file.
+    A case whose artifact is no ONNX file is explained by a QDQ file with the same dtype, method and granularity, which
+    the notes say. Raises `Unsupported` for the float case and for an artifact that is no ONNX file.
     """
     if case.is_float:
         raise Unsupported(f"{case}: is the float model: there is nothing to explain")
     notes, own = dict[str, str](), case
-    if case.backend != "onnxruntime":
+    if pipeline.registry.backend(case).suffix(case) != ".onnx":
         if case.method in pipeline.workload.artifacts or case.dtype not in DTYPES:
             raise Unsupported(f"{case}: is no ONNX file, but only those are compared layer by layer")
         method = case.method if case.method in pipeline.registry.methods else "minmax"

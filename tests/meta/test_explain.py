@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from ptq.engine.pipeline import Pipeline
 from ptq.engine.registry import Registry
 from ptq.engine.store import Store
 from ptq.engine.workload import Workload
+from ptq.models.graph import Graph
 from ptq.models.onnx_file import load
 from ptq.models.session import session
 from ptq.quantization.method import Method
@@ -119,6 +121,75 @@ def test_the_first_sentence_names_the_planted_fault(fault: str, where: str, caus
     assert (found.findings[0].cause, where in found.findings[0].where) == (cause, True), found.sentence
 
 
+def edited(path: Path, **changes: Callable[[Any], None]) -> Path:
+    """The color classifier with some of its constants changed in place."""
+    model = load(classifier(path))
+    held = Graph(model.graph).initializers
+    for name, change in changes.items():
+        values = onnx.numpy_helper.to_array(held[name]).copy()
+        change(values)
+        held[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, path)
+    return path
+
+
+def test_weights_of_channels_apart_are_told_from_activations(tmp_path: Path) -> None:
+    """A channel of weights 60 times as wide that a bias keeps from saying anything: only one scale a tensor is hurt."""
+
+    def widen(weights: Any) -> None:
+        weights[2] *= 60
+
+    def silence(bias: Any) -> None:
+        bias[2] = -1e4
+
+    path = edited(tmp_path / "model.onnx", w1=widen, b1=silence)
+    given = (ArraySamples(photographs(60, seed)) for seed in (0, 1))
+    pipeline = Pipeline(Workload("planted", path, *given), Store(tmp_path / "store"))
+    found = explain(pipeline, Case("planted", "onnxruntime", "uint8", "minmax", "tensor"))
+    assert (found.findings[0].cause, found.findings[0].where) == ("weight_channels", "c1"), found.sentence
+    assert "granularity=channel" in found.sentence
+    whole = explain(pipeline, Case("planted", "onnxruntime", "uint8", "minmax", "channel"))
+    assert "weight_channels" not in {each.cause for each in whole.findings}
+
+
+def test_an_outlier_that_sets_a_range_is_named(tmp_path: Path) -> None:
+    """One pixel of one calibration image is far beyond all others, and in every channel alike."""
+    images = photographs(60, 0) / 255
+    images[7, :, 3, 3] = 400
+    seen = images.copy()
+    seen[7, :, 3, 3] = 1
+
+    def back(weights: Any) -> None:
+        weights *= 255
+
+    found = explained(tmp_path, edited(tmp_path / "model.onnx", w1=back), ArraySamples(images), ArraySamples(seen))
+    assert (found.findings[0].cause, found.findings[0].where) == ("outlier", "x"), found.sentence
+
+
+def test_a_bias_beyond_32_bits_is_named(tmp_path: Path) -> None:
+    def huge(bias: Any) -> None:
+        bias[0] = -1e12
+
+    given = (ArraySamples(photographs(40, seed)) for seed in (0, 1))
+    found = explained(tmp_path, edited(tmp_path / "model.onnx", b1=huge), *given)
+    assert "large_bias" in {each.cause for each in found.findings if each.where == "c1"}, found.sentence
+
+
+def test_constant_calibration_images_are_named(tmp_path: Path) -> None:
+    grey = ArraySamples(np.full((40, 3, 16, 16), 128, np.float32))
+    found = explained(tmp_path, classifier(tmp_path / "model.onnx"), grey, ArraySamples(photographs(40, 1)))
+    assert "is constant in 40 of 40 calibration samples" in found.sentence
+
+
+def test_a_cause_of_the_model_is_told_before_that_of_the_machine(tmp_path: Path) -> None:
+    """A clipped range where sums saturate, too: both are findings, the range comes first."""
+    given = (ArraySamples(photographs(60, seed)) for seed in (0, 1))
+    model = classifier(tmp_path / "model.onnx", 7, positive=True)
+    found = explained(tmp_path, model, *given, dtype="u8s8", method="percentile90")
+    assert found.findings[0].cause == "clipped", found.sentence
+    assert "saturation" in {each.cause for each in found.findings}
+
+
 def test_an_attention_mask_of_the_least_float_is_named_too(tmp_path: Path) -> None:
     found = planted("G", tmp_path)
     assert (found.findings[0].cause, found.findings[0].where) == ("mask", "masked"), found.sentence
@@ -157,6 +228,16 @@ def test_an_explanation_is_kept_and_comes_back_as_it_was(tmp_path: Path) -> None
     assert store.counts["explanation", "made"] == store.counts["explanation", "found"] == 1
     assert first.of == "calibration"
     assert first.sentence.startswith("int8.onnx: no layer stands out")
+
+
+def test_a_case_of_another_runtime_is_explained_by_a_file_like_it(tmp_path: Path) -> None:
+    workload = Workload("planted", digits(tmp_path / "model.onnx", scaled_channel), images("train"), images("test"))
+    pipeline = Pipeline(workload, Store(tmp_path / "store"))
+    found = explain(pipeline, Case("planted", "torch", "uint8", "minmax", "channel"))
+    assert found.sentence.startswith(
+        "planted-torch-uint8-minmax-channel: digits_resnet8_1/re_lu_1_2/Relu gives channel 3"
+    )
+    assert found.notes["explained by"].startswith("planted-onnxruntime-uint8-minmax-channel, a QDQ file")
 
 
 def test_rows_carry_the_names_of_the_file_that_was_given(tmp_path: Path) -> None:
@@ -221,9 +302,17 @@ def test_the_command_line_explains_files_and_cases(tmp_path: Path, monkeypatch: 
     assert digest
     assert script
     assert base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode() == digest[1]
-    done = CliRunner().invoke(commands(), ["explain", "digits-onnxruntime-uint8-minmax"])
+    case = ["explain", "digits-onnxruntime-uint8-minmax", "--json", str(table)]
+    done = CliRunner().invoke(commands(), [*case, "--seconds", "60"])
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("digits-onnxruntime-uint8-minmax: no layer stands out")
+    rows = sorted(json.loads(table.read_text())["rows"], key=lambda row: row["kept"])
+    measured = [row for row in rows if row["regained"] is not None]
+    assert 1 <= len(measured) <= 3
+    assert all(abs(row["regained"]) < 2 and abs(row["lost"] or 0.0) < 2 for row in measured)
+    assert any(row["lost"] is not None for row in measured)
+    done = CliRunner().invoke(commands(), [*case, "--seconds", "0"])
+    assert {row["regained"] for row in json.loads(table.read_text())["rows"]} == {None}
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ def find(evidence: Evidence) -> Iterable[Finding]:
                 f"saturates the 16-bit sums of {here} in {100 * share:.2g} % of the pairs of products: "
                 f"{left:.1f} dB of its sums are left",
                 "use uint8, or a CPU with VNNI, or weights of 7 bits (reduce_range)",
-                evidence.place.get(_output(evidence, name), -1), left, kind, 0.9,
+                # of two faults as bad as one another, the model's own is told before the machine's
+                len(evidence.graph.nodes) + evidence.place.get(_output(evidence, name), -1), left, kind, 0.9,
                 {"sqnr_db": left, "pairs": share},
             )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ptq.diagnosis.evidence import Evidence
 from ptq.diagnosis.finding import DATA, Cause, Finding
+from ptq.diagnosis.inputs import InputFacts
 
 FACTOR = 2.0
 """How many times as wide one set's inputs may be as the other's: images of one kind fill their range alike."""
@@ -22,7 +23,10 @@ def find(evidence: Evidence) -> Iterable[Finding]:
             f"spans {seen.low:.4g}..{seen.high:.4g} in evaluation and {held.low:.4g}..{held.high:.4g} in calibration"
         )
         numbers = {"evaluation": [seen.low, seen.high], "calibration": [held.low, held.high], "n": held.n}
-        if theirs > 0 and ours > 0 and not 1 / FACTOR < ours / theirs < FACTOR:
+        # an outlier of one set widens its range, and leaves its mean where it was
+        typical = _typical(seen), _typical(held)
+        wide = theirs > 0 and ours > 0 and not 1 / FACTOR < ours / theirs < FACTOR
+        if wide and not typical[0] / FACTOR < typical[1] < typical[0] * FACTOR:
             why = _why(ours / theirs)
             yield Finding(
                 "scaled_inputs", name, f"{spans}{why}", "calibrate through the preprocessing of evaluation",
@@ -33,6 +37,11 @@ def find(evidence: Evidence) -> Iterable[Finding]:
                 "scaled_inputs", name, f"{spans}: one of them is normalised and the other not",
                 "calibrate through the preprocessing of evaluation", kind=DATA, strength=0.9, numbers=numbers,
             )  # fmt: skip
+
+
+def _typical(facts: InputFacts) -> float:
+    """The mean magnitude of the samples' means."""
+    return float(abs(facts.means).mean())
 
 
 def _why(ratio: float) -> str:

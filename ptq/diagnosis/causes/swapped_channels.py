@@ -12,7 +12,7 @@ from ptq.diagnosis.evidence import Evidence
 from ptq.diagnosis.finding import DATA, Cause, Finding
 
 SURE = 3.0
-"""Standard errors by which a difference of channel means must be told from zero, and from its opposite."""
+"""Standard errors by which a difference of channel means must be told from zero, and from its opposite's."""
 
 
 def find(evidence: Evidence) -> Iterable[Finding]:
@@ -22,8 +22,9 @@ def find(evidence: Evidence) -> Iterable[Finding]:
         if held is None or held.means.shape[1] != 3 or seen.means.shape[1] != 3:
             continue
         (ours, our_error), (theirs, their_error) = (_difference(each.means) for each in (seen, held))
-        opposite = ours * theirs < 0 and abs(ours) > SURE * our_error and abs(theirs) > SURE * their_error
-        if opposite and abs(ours + theirs) < 0.5 * (abs(ours) + abs(theirs)):
+        error = math.hypot(our_error, their_error)
+        apart = abs(ours) > SURE * our_error and abs(ours - theirs) > SURE * error
+        if apart and abs(ours + theirs) < max(2 * error, 0.5 * (abs(ours) + abs(theirs))):
             means = [", ".join(f"{value:.4g}" for value in each.means.mean(axis=0)) for each in (held, seen)]
             yield Finding(
                 "swapped_channels", name,
