@@ -8,8 +8,8 @@ from typing import Any
 
 from ptq.api.model_file import AnyPath
 from ptq.api.quantized import Quantized, calibrated, written
-from ptq.cases import Case
 from ptq.calibration.layers import layers
+from ptq.cases import Case
 from ptq.data.pictures import ImageOptions
 from ptq.engine.registry import Registry
 from ptq.engine.store import Store

@@ -100,7 +100,9 @@ def quantize(
         from ptq.api.budget import within_budget
 
         if any(wanted.values()) or given or backend != "onnxruntime":
-            raise PtqError("a size budget chooses dtype, method and granularity itself, of onnxruntime, and excludes nothing")
+            raise PtqError(
+                "a size budget chooses dtype, method and granularity itself, of onnxruntime, and excludes nothing"
+            )
         return within_budget(path, calibration, size_budget, out, images=images, store=store, registry=registry)
     case = _case(name_of(path), registry, backend, wanted, "auto" if given else NONE)
     runtime = registry.backend(case)

@@ -19,14 +19,18 @@ from ptq.engine.registry import Registry
 @inputs("--calibration", "--data", "--data-dir", text="Typical inputs: ")
 @drawn
 @click.option("--backend", default="onnxruntime", show_default=True)
-@click.option("--dtype", help="u8s8 (uint8 activations, int8 weights), u8s4, u4s4_edge8, u16s8 ...; by default the best there is.")
+@click.option(
+    "--dtype", help="u8s8 (uint8 activations, int8 weights), u8s4, u4s4_edge8, u16s8 ...; by default the best there is."
+)
 @click.option("--method", help="How activation ranges are chosen; by default the best there is.")
 @click.option("--granularity", type=click.Choice(["tensor", "channel"]), help="Of weight scales; by default channel.")
 @click.option(
     "--exclude", multiple=True, help="What stays in float: a node's name, a pattern, or auto; may be repeated."
 )
 @click.option(
-    "--size-budget", type=click.FloatRange(0, min_open=True), help="Most bytes, as a share of the u8s8 file: mixes 4 and 8 bits."
+    "--size-budget",
+    type=click.FloatRange(0, min_open=True),
+    help="Most bytes, as a share of the u8s8 file: mixes 4 and 8 bits.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @with_registry
