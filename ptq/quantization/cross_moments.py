@@ -41,7 +41,7 @@ class CrossMoments:
 
     @property
     def moments(self) -> Moments:
-        """Of the patches alone, drawn towards independent ones the more, the fewer there were: few are fitted by chance."""
+        """Of the patches alone, drawn towards independent ones the more, the fewer there were."""
         return Moments(self._mean, self._products + self._few)
 
     def least_squares(self, rows: Float32, centred: bool) -> Float32:
