@@ -88,8 +88,8 @@ def quantize(
     exclude: nodes to keep in float: names, patterns, or ``auto``, for detectors that join tensors of different scales.
     images: how images of a folder become inputs.
     store, registry: where what is made is kept, and the backends and methods there are.
-    size_budget: the most bytes of the file, as a share of that of ``u8s8``: weights have 4 bits but for the layers where
-        8 gain most for their bytes, see `ptq.quantization.mixed`. Takes the place of dtype, method and granularity.
+    size_budget: the most bytes of the file, as a share of that of ``u8s8``: weights have 4 bits, or 8 in the layers
+        where that gains most for its bytes, see `ptq.quantization.mixed`. In place of dtype, method and granularity.
 
     Raises a `PtqError` of one line, and writes nothing, for whatever is not as it should be.
     """

@@ -50,12 +50,13 @@ class Nodes:
         for index in range(len(self.graph.nodes)):
             seen.update(self.run(index, seen))
             most = max(most, sum(each.nbytes for each in seen.values()))
-            for name in self._gone[index]:
+            for name in self.gone(index):
                 seen.pop(name, None)
         return most
 
     def gone(self, index: int) -> list[str]:
-        """The activations that nothing reads after the node of that `index`."""
+        """The activations that nothing reads after the node of that `index`; what it ran with is given back."""
+        self._sessions.pop(index, None)  # every session keeps as much memory as it ever needed
         return self._gone[index]
 
     def _session(self, node: Any, given: Tensors) -> Any:

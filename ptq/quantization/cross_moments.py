@@ -19,7 +19,7 @@ class CrossMoments:
 
     def __init__(self) -> None:
         self._count = 0
-        self._mean = self._wanted = self._products = self._cross = np.zeros(())
+        self._mean = self._wanted = self._products = self._cross = self._few = np.zeros(())
 
     def add(self, patches: Float32, wanted: Float32) -> None:
         """Take in what belongs together, place by place."""
@@ -34,12 +34,15 @@ class CrossMoments:
         self._mean, self._wanted = self._mean / self._count, self._wanted / self._count
         self._products = self._products / self._count - self._mean[:, :, None] * self._mean[:, None, :]
         self._cross = self._cross / self._count - self._wanted[:, :, None] * self._mean[:, None, :]
+        length = self._products.shape[1]
+        spread = np.trace(self._products, axis1=1, axis2=2) / length
+        self._few = np.multiply.outer(spread * (length / self._count), np.eye(length))
         return self
 
     @property
     def moments(self) -> Moments:
-        """Of the patches alone."""
-        return Moments(self._mean, self._products)
+        """Of the patches alone, drawn towards independent ones the more, the fewer there were."""
+        return Moments(self._mean, self._products + self._few)
 
     def least_squares(self, rows: Float32, centred: bool) -> Float32:
         """The weights, shape (outputs, length), that give what is wanted with the least squared error, held near
@@ -51,7 +54,7 @@ class CrossMoments:
             square, cross = self._products[group], self._cross[group]
             if not centred:
                 square, cross = square + np.outer(mean, mean), cross + np.outer(wanted, mean)
-            held = square + (_DAMPING * float(np.diag(square).mean()) or 1.0) * np.eye(len(square))
+            held = square + self._few[group] + (_DAMPING * float(np.diag(square).mean()) or 1.0) * np.eye(len(square))
             found[part] = old[part] + np.linalg.solve(held, (cross - old[part] @ square).T).T
         return found
 

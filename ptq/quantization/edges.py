@@ -24,7 +24,7 @@ def with_edges(model: Path, plan: Plan, method: str, calibration: Calibration) -
     With `plan.dtype.edge`: the weights and inputs of the first and last layers, and all behind the last. A layer is
     first when no other lies between an input of the model and it, last when none lies between it and an output.
 
-    Where activations have less than 8 bits, so has what one layer hands to another: the inputs and outputs of the model,
+    Where activations have less than 8 bits, so has what a layer hands to another. The inputs and outputs of the model,
     what no layer comes before or behind, and what is only added to something have 8.
 
     Source: Li et al. (2021), BRECQ, arXiv:2102.05426, section 4, as papers on few bits have it: 8 bits in the first and

@@ -30,7 +30,8 @@ from ptq.quantization.rounded import Rounded
 
 _BATCH = 32
 _PATCHES = 1 << 16  # a layer is judged by, over all samples
-_BYTES = 3 << 29  # of activations alive in the float model; of samples that need more, fewer are taken
+_THREADS = 2  # batches at a time; what they give is the same
+_BYTES = 3 << 28  # of activations alive in the float model; of samples that need more, fewer are taken
 
 
 def gptaq(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tuple[Plan, str]:
@@ -39,7 +40,7 @@ def gptaq(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tuple
     What a layer should give is what it gives in the float model; where that is added to a tensor which is rounded
     already, what makes the sum that of the float model. The weights that come nearest from the rounded input are found
     by least squares, then rounded as GPTQ does, and the bias takes up the mean. Inputs are read, no labels; the first
-    ones alone where the activations of all would need more than 3 GB.
+    ones alone where the activations of all would need more than 1.5 GB.
 
     Source: Li et al. (2025), GPTAQ, arXiv:2504.02692: asymmetric calibration, from the rounded input towards the float
     output; Frantar et al. (2022), GPTQ, arXiv:2210.17323, for the rounding.
@@ -54,7 +55,7 @@ def gptaq(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tuple
     given, n = _some(calibration.samples, exact)
     have = [dict(each) for each in given]
     grids: dict[str, WeightGrid] = {}
-    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor() as pool:
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(_THREADS) as pool:
         _settle(rounded, plan, list(have[0]), exact, given, have)
         for index, node in enumerate(rounded.graph.nodes):
             for seen, made in zip(given, pool.map(partial(exact.run, index), given), strict=True):
@@ -70,8 +71,8 @@ def gptaq(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tuple
             for seen, made in zip(have, pool.map(partial(rounded.run, index), have), strict=True):
                 seen.update(made)
             _settle(rounded, plan, list(node.output), exact, given, have)
-            for seen in (*given, *have):
-                for gone in exact.gone(index):
+            for gone in {*exact.gone(index), *rounded.gone(index)}:
+                for seen in (*given, *have):
                     seen.pop(gone, None)
     write_bytes(out, serialized(proto, model))
     ranges = {**plan.ranges, **{name: rounded.ranges[owner] for name, owner in rounded.owners.items()}}

@@ -77,7 +77,7 @@ def round_weights(
 def expected_error(
     rows: npt.NDArray[np.float32], rounded: npt.NDArray[np.float32], moments: Moments, centred: bool
 ) -> Doubles:
-    """The expected squared error of every output, shape (outputs,), of `rounded` for `rows`; `centred`: its variance."""
+    """Expected squared error of every output, shape (outputs,), of `rounded` for `rows`; `centred`: its variance."""
     lost, outputs = rows.astype(np.float64) - rounded, len(rows) // len(moments.mean)
     each = np.empty(len(rows))
     with threadpool_limits(limits=1, user_api="blas"):

@@ -43,7 +43,7 @@ class Mixed:
         if least > most:
             raise Unsupported(
                 f"{model.name}: a budget of {self.share:.3g} of the weights' 8-bit size is {int(most):,} bytes, but "
-                f"{plan.dtype.weight} in every layer takes {int(least):,}: allow {least / most * self.share:.3g} or more"
+                f"{plan.dtype.weight} in every layer takes {int(least):,}: allow {least / most * self.share:.3g}"
             )
         gains = {
             each.output: (_error(each, plan, plan.weight(each.node.input[1]), seen[each.output])

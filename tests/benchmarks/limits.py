@@ -21,6 +21,7 @@ from ptq.engine.pipeline import Pipeline
 from ptq.engine.store import Store
 from ptq.models.onnx_file import load
 from ptq.models.session import session
+from ptq.quantization.correct import pool_globally
 from ptq.quantization.dtype import DTYPES
 from ptq.quantization.edges import with_edges
 from ptq.quantization.plan import Plan
@@ -55,14 +56,14 @@ def main() -> None:
         if corrects is not None:
             plan, _ = corrects(prepared, corrected, plan, calibration)
             print(f"{'float activations, its weights':40}{_said(run(corrected), want)}")
-    rounded = Rounded(load(prepared), plan, prepared)
+    pooled = load(prepared)
+    pool_globally(pooled)  # as corrections have it
+    rounded = Rounded(pooled, plan, prepared)
     have = []
     for batch in batches:
         seen = rounded.settle(dict(batch))
         for index in range(len(rounded.graph.nodes)):
             seen.update(rounded.settle(rounded.run(index, seen)))
-            for name in rounded.gone(index):
-                seen.pop(name, None)
         have.append(seen[output])
     print(f"{'its activations, float weights':40}{_said(np.concatenate(have), want)}")
 

@@ -93,6 +93,7 @@ def count(model: Any, artifact: Any | None = None) -> Census:
         stray=_stray(graph, compute),
         weight_bytes=_weight_bytes(graph),
         float_nodes=_names(compute, Graph(*graphs((artifact or model).graph))),
+        simulated=_simulated(Graph(*graphs((artifact or model).graph))) if compute else None,
         cause=_cause(graph) if compute and integers else None,
     )
 
@@ -176,6 +177,19 @@ def _weight_bytes(graph: Graph) -> dict[str, int]:
             bits = 4 if kind.name.endswith("int4") else 8 * kind.itemsize
             total[kind.name] += math.prod(tensor.dims) * bits // 8
     return dict(sorted(total.items()))
+
+
+def _simulated(artifact: Graph) -> str | None:
+    """Which integers of the artifact onnxruntime's CPU kernels do not multiply, None when there are none."""
+    import onnx
+
+    quantizers = [node for node in artifact.nodes if node.op_type in (*_QUANTIZE, *_DEQUANTIZE) and len(node.input) > 2]
+    kinds = {
+        artifact.initializers[node.input[2]].data_type for node in quantizers if node.input[2] in artifact.initializers
+    }
+    names = sorted(onnx.helper.tensor_dtype_to_np_dtype(kind).name for kind in kinds)
+    few = [name for name in names if name.endswith(("int4", "int16"))]
+    return f"in float: onnxruntime has no integer kernel for {' and '.join(few)} on this CPU" if few else None
 
 
 def _cause(graph: Graph) -> str:
