@@ -25,7 +25,7 @@ def with_metric(found: Explanation, pipeline: Pipeline, case: Case, seconds: flo
 
     A case whose backend keeps no node in float on demand has no such columns.
     """
-    if case.backend != "onnxruntime" or case.method in pipeline.workload.artifacts:
+    if seconds == 0 or case.backend != "onnxruntime" or case.method in pipeline.workload.artifacts:
         return found
     whole = pipeline.measured(case, CONFIDENCE)
     taken = sum(each or 0.0 for name, each in whole.seconds.items() if name != "calibrate")
