@@ -131,7 +131,9 @@ class Evidence:
         found = []
         for layer in self.errors.layers if self.answers_db < FINE_DB else ():
             left = self.left(layer)
-            if layer.integer and left < BAD_DB and (left < self.median - APART_DB or left < HOPELESS_DB):
+            # shares keep their range of 0..1 whatever the model: their small values are lost in every green one, too
+            apart = left < min(BAD_DB, self.median - APART_DB) and not self._is_share(layer)
+            if layer.integer and (apart or left < HOPELESS_DB):
                 part, tensor = self._part(layer)
                 found.append(Suspect(layer, self.place.get(layer.tensor, -1), part, tensor, left))
         return sorted(found, key=lambda each: each.place)
@@ -139,8 +141,7 @@ class Evidence:
     def left(self, layer: LayerError) -> float:
         """What a layer keeps, dB: every channel counted alike, but not those of shares (Softmax), which have one scale
         however rare they are."""
-        node = self.node(layer)
-        return layer.local if node is not None and node.op_type in SHARES else min(layer.local, layer.even)
+        return layer.local if self._is_share(layer) else min(layer.local, layer.even)
 
     @cached_property
     def weights(self) -> list[Weights]:
@@ -182,6 +183,13 @@ class Evidence:
         widths = np.maximum(highest, 0) - np.minimum(lowest, 0)
         alive = widths[widths > 0]
         return (int(widths.argmax()), float(widths.max()), float(np.median(alive))) if len(alive) else None
+
+    def _is_share(self, layer: LayerError) -> bool:
+        """Whether a layer's output is a Softmax's or Sigmoid's, moved or not."""
+        node = self.node(layer)
+        while node is not None and node.op_type in MOVES:
+            node = self.graph.producer.get(node.input[0])
+        return node is not None and node.op_type in SHARES
 
     def _part(self, layer: LayerError) -> tuple[str, str]:
         """By which part a layer loses: the one whose own SQNR is nearest to the whole."""

@@ -166,6 +166,24 @@ def test_an_outlier_that_sets_a_range_is_named(tmp_path: Path) -> None:
     assert (found.findings[0].cause, found.findings[0].where) == ("outlier", "x"), found.sentence
 
 
+def test_features_joined_under_one_scale_are_named_by_their_join(tmp_path: Path) -> None:
+    """A Concat of a map and of the same map times 640, undone by the convolution that reads it."""
+    node, array = onnx.helper.make_node, onnx.numpy_helper.from_array
+    model = load(classifier(tmp_path / "model.onnx"))
+    held = Graph(model.graph).initializers
+    weights = onnx.numpy_helper.to_array(held["w2"])
+    held["w2"].CopyFrom(array(np.concatenate([weights / 640, weights], axis=1).astype(np.float32), "w2"))
+    model.graph.initializer.append(array(np.float32(640), "factor"))
+    place = next(at for at, each in enumerate(model.graph.node) if each.name == "c2")
+    model.graph.node[place].input[0] = "both"
+    model.graph.node.insert(place, node("Concat", ["far", "r1"], ["both"], "join", axis=1))
+    model.graph.node.insert(place, node("Mul", ["r1", "factor"], ["far"], "widen"))
+    onnx.save(model, tmp_path / "model.onnx")
+    given = (ArraySamples(photographs(60, seed)) for seed in (0, 1))
+    found = explained(tmp_path, tmp_path / "model.onnx", *given)
+    assert (found.findings[0].cause, found.findings[0].where) == ("joined", "join"), found.sentence
+
+
 def test_a_bias_beyond_32_bits_is_named(tmp_path: Path) -> None:
     def huge(bias: Any) -> None:
         bias[0] = -1e12

@@ -31,7 +31,8 @@ def find(evidence: Evidence) -> Iterable[Finding]:
                 f"has a constant of {far:.3g} as a mask inside the range of its other values, which lie within "
                 f"{near:.3g}: they keep {_levels(evidence, suspect.tensor, near)} levels",
                 "keep it in float up to the Softmax (exclude), or mask with a small constant such as -20",
-                suspect.place, suspect.sqnr_db, strength=1.0, numbers={"constant": far, "others": near},
+                evidence.place.get(suspect.tensor, -1), suspect.sqnr_db, strength=1.0,
+                numbers={"constant": far, "others": near},
             )  # fmt: skip
             continue
         if maker.op_type not in JOINS:
@@ -44,7 +45,7 @@ def find(evidence: Evidence) -> Iterable[Finding]:
             "joined", where,
             f"joins {wide_name} of width {wide:.4g} with {narrow_name} of width {narrow:.4g} under one scale "
             f"({wide / narrow:.0f}x; the narrower keeps {_levels(evidence, suspect.tensor, narrow)} levels)",
-            "keep it in float (exclude=auto)", suspect.place, suspect.sqnr_db, strength=0.9,
+            "keep it in float (exclude=auto)", evidence.place.get(suspect.tensor, -1), suspect.sqnr_db, strength=0.9,
             numbers={"widest": wide, "narrowest": narrow},
         )  # fmt: skip
 
