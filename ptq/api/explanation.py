@@ -40,6 +40,8 @@ def explain(
     calibration: the samples it was calibrated on, as `quantize` takes them.
     data: samples to measure errors on, typical of what the model will see; None: the calibration samples, and then
         nothing is known of how the two differ.
+    images: how images of a folder become inputs.
+    store, registry: where what is made is kept, and the backends and methods there are.
 
     Raises a `PtqError` of one line for whatever is not as it should be.
     """

@@ -52,9 +52,9 @@ class Row:
 class Explanation:
     """Why a quantized model loses what it loses.
 
-    `name` is the case or the file; `findings` come with the one that is told first; `samples` is how many samples the
-    errors are of, `of` which set; `median` is what the layer in the middle keeps, `answers` what is left of the worst
-    kind of the model's answers, in dB; `notes` what else there is to know, by topic.
+    `name` is the case or the file; `findings` come with the one that is told first; `rows` are the layers; `samples` is
+    how many samples the errors are of, `of` which set; `median` is what the layer in the middle keeps, `answers` what
+    is left of the worst kind of the model's answers, in dB; `notes` what else there is to know, by topic.
     """
 
     name: str
