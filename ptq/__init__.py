@@ -6,7 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ptq.api import Comparison, Evaluation, Quantized, compare, evaluate, quantize, quantize_all
+    from ptq.api import (
+        Comparison,
+        Evaluation,
+        Explanation,
+        Quantized,
+        compare,
+        evaluate,
+        explain,
+        quantize,
+        quantize_all,
+    )
     from ptq.cases import Case
     from ptq.checks.preprocessing import Check
     from ptq.data.batch import Batch
@@ -38,6 +48,7 @@ __all__ = [
     "Comparison",
     "Dtype",
     "Evaluation",
+    "Explanation",
     "ImageOptions",
     "InputContract",
     "Interval",
@@ -59,13 +70,24 @@ __all__ = [
     "builtin_workloads",
     "compare",
     "evaluate",
+    "explain",
     "quantize",
     "quantize_all",
     "read_inputs",
 ]
 
 _HOMES = {
-    "ptq.api": ("Comparison", "Evaluation", "Quantized", "compare", "evaluate", "quantize", "quantize_all"),
+    "ptq.api": (
+        "Comparison",
+        "Evaluation",
+        "Explanation",
+        "Quantized",
+        "compare",
+        "evaluate",
+        "explain",
+        "quantize",
+        "quantize_all",
+    ),
     "ptq.cases": ("Case",),
     "ptq.checks.preprocessing": ("Check",),
     "ptq.data.batch": ("Batch",),

@@ -226,6 +226,12 @@ class Pipeline:
         step = Count(case, self.registry.backend(case), self.registry.versions(case.backend), artifact)
         return Census.from_json(json.loads(self.store.get(step).path.read_text()))
 
+    def passes_of(self, case: Case) -> Passes:
+        """The passes over the calibration samples of the model that the case was quantized from, which a method's
+        transforms may have rewritten."""
+        method = self.registry.methods.get(case.method)
+        return self._rewritten(method.transforms if method else ())
+
     def predictor(self, case: Case, threads: int = 1) -> Predictor:
         """The case's artifact, loaded."""
         return self.registry.backend(case).load(self.artifact(case).path, threads)

@@ -25,8 +25,9 @@ class Result:
     `verdict` is ``pass``, ``fail`` or ``unresolved`` of a case that was measured, else ``unsupported``,
     ``not_installed`` or ``no_data``; `reason` says why, `bar` what it was held to. `n` samples were scored, of which
     `correct` and `fp32_correct` were right; `agreement` is the share of equal decisions with FP32, `sqnr_db` that of
-    the outputs, None when equal to the bit; `p` is of the paired test; `per_class`, `fp32_per_class` and `details` are
-    the metric's. `size_bytes` and `fp32_size_bytes` are of the artifacts, `integer_share` in 0..1 of compute nodes.
+    the outputs, None when equal to the bit; `cosine` the mean cosine of embeddings with FP32's. `p` is of the paired
+    test; `per_class`, `fp32_per_class` and `details` are the metric's. `size_bytes` and `fp32_size_bytes` are of the
+    artifacts, `integer_share` in 0..1 of compute nodes.
     `calibration` says on what, `notes` what the backend said. `evaluation` is the digest of the samples, `outcomes`
     base64 of packed right/wrong bits.
     `value` and `fp32_value` are in the metric's `unit`: in 0..1 for a ``share``. `drop` and `interval` are in

@@ -12,7 +12,7 @@ import numpy as np
 
 from ptq.backends.protocol import Census, Predictor
 from ptq.cases import FP32, Case
-from ptq.data.batch import Batch
+from ptq.data.batch import Batch, size_of
 from ptq.data.samples import FittedSamples
 from ptq.engine.environment import instruction_sets
 from ptq.engine.pipeline import Pipeline
@@ -157,6 +157,13 @@ def _cores() -> int:
 
 
 def _inputs(samples: FittedSamples, batch: int) -> Batch:
-    """The first `batch` samples, or as many of one shape as come first, over and over."""
-    first = next(samples.batches(batch))
-    return {name: np.ascontiguousarray(np.resize(values, (batch, *values.shape[1:]))) for name, values in first.items()}
+    """The first `batch` samples; of samples that come by their shape, those in the middle, for the first are the
+    shortest. Too few of one shape are taken over and over."""
+    skipped = 0 if samples.order is None else len(samples) // 2
+    for chosen in samples.batches(batch):
+        skipped -= size_of(chosen)
+        if skipped < 0:
+            break
+    return {
+        name: np.ascontiguousarray(np.resize(values, (batch, *values.shape[1:]))) for name, values in chosen.items()
+    }

@@ -69,7 +69,7 @@ class CaseJudge:
         if not result.judged:
             self._not_run(case, result.verdict, result.not_run)
         if result.red:
-            _fail(result.failure)
+            _fail("\n".join([result.failure, *self._why(case)]))
         if result.verdict == FAIL:
             pytest.xfail(result.reason)
         return result
@@ -114,6 +114,17 @@ class CaseJudge:
         except PtqError as error:
             _fail(f"{workload}: {check.name}: {error}")
         self._properties.append((CHECKED, workload))
+
+    def _why(self, case: Case) -> list[str]:
+        """With ``--ptq-explain``, the line that says which tensor is bad and why."""
+        if not self._config.getoption("ptq_explain") or case.is_float:
+            return []
+        from ptq.diagnosis.gather import explain
+
+        try:
+            return [explain(self._judge.pipelines[case.workload], case).sentence]
+        except PtqError as error:  # the verdict stands without it
+            return [f"not explained: {error}"]
 
     def _ready(self, case: Case, batch: int, benchmark: Any) -> Race:
         base = self._config.getoption("ptq_against")

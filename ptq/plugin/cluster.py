@@ -87,6 +87,7 @@ def distribute(address: str, todo: Sequence[Task], job: Any, notify: Notify, wor
     """
     from distributed import Client
 
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     done, left = Done(), list(todo)
     why = ""
     for _ in range(ATTEMPTS):
@@ -125,17 +126,18 @@ def _submitted(
     said = time.monotonic()
     finished: set[str] = set()
     by_key = {future.key: name for name, future in futures.items()}
-    for future in as_completed(list(futures.values()), loop=client.loop):
-        with suppress(Exception):  # it was killed with its worker, or lost with the scheduler
-            told = future.result()
-            if told.fault:
-                line = f"dask: a worker {told.fault}: it made nothing"
-                done.faults += [line] * (line not in done.faults)
-                continue
-            finished.add(by_key[future.key])
-            if time.monotonic() - said > 10:
-                said = time.monotonic()
-                notify(f"dask: {len(finished)} of {len(todo)} tasks, see {client.dashboard_link}")
+    completed = as_completed(list(futures.values()), loop=client.loop, with_results=True, raise_errors=False)
+    for future, told in completed:
+        if not isinstance(told, Told):  # it was killed with its worker, or lost with the scheduler
+            continue
+        lines = [f"dask: a worker {told.fault}: it made nothing"] if told.fault else [f"dask: {x}" for x in told.lines]
+        done.faults += [line for line in lines if line not in done.faults]
+        if told.fault:
+            continue
+        finished.add(by_key[future.key])
+        if time.monotonic() - said > 10:
+            said = time.monotonic()
+            notify(f"dask: {len(finished)} of {len(todo)} tasks, see {client.dashboard_link}")
     return [task for task in todo if task.name not in finished]
 
 
@@ -160,7 +162,6 @@ def _address(given: str) -> Iterator[str]:
     """The scheduler's address; of ``local`` or ``local:N`` one that lives as long as the block."""
     import distributed
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     local = _LOCAL.fullmatch(given)
     if local is None:
         yield given

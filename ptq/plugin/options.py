@@ -40,6 +40,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--ptq-strict", action="store_true", help="a case without a reference, or the reverse, fails the run"
     )
+    group.addoption("--ptq-explain", action="store_true", help="say of every red accuracy case which tensor and why")
     group.addoption("--ptq-artifacts", metavar="DIR", help="save every judged artifact there, by case id")
     group.addoption("--ptq-against", metavar="DIR", help="race artifacts against those saved there, not against fp32")
     group.addoption(

@@ -36,10 +36,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Told:
-    """What a worker says of a task: files it made; or `fault`, why it would not."""
+    """What a worker says of a task: files it asked for; what is amiss with its store; or `fault`, why it would not."""
 
     made: int = 0
     fault: str = ""
+    lines: tuple[str, ...] = ()
 
 
 def identity() -> dict[str, str]:
@@ -76,7 +77,9 @@ def work(job: Job, case: str, after: Sequence[object] = (), block: tuple[str, in
                 judge.result(found)
             else:
                 judge.pipelines[found.workload].passes.make_block(*block)
-            return Told(sum(judge.store.counts.values()) - before)
+            remote = judge.store.remote
+            lines = () if remote is None else tuple(remote.faults.values())
+            return Told(sum(judge.store.counts.values()) - before, lines=lines)
         except Exception:  # of this case alone: it is told where the test asks for it
             return Told()
 

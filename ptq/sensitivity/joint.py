@@ -23,7 +23,7 @@ ROUNDING, CLIPPING, WEIGHTS, COMPUTED, LOCAL, PROPAGATED = (
 ``propagated``  the tensor in the quantized model.
 """
 TOTAL, SQUARES, SIZE, LOWEST, HIGHEST = "total", "squares", "size", "lowest", "highest"
-"""Of a float tensor: by channel the sum of its values and of their squares; how many values it has; its extremes."""
+"""Of a float tensor: by channel the sum of its values, that of their squares, and its extremes; how many values."""
 _Q, _L = "q/", "l/"
 
 Key = tuple[str, str]
@@ -49,8 +49,10 @@ class Joint:
 class JointGraph:
     """Puts a `Joint` together."""
 
-    def __init__(self, model: Any, artifact: Any) -> None:
+    def __init__(self, model: Any, artifact: Any, opset: int) -> None:
         import onnx
+
+        self._opset = opset
 
         shaped = onnx.shape_inference.infer_shapes(model)
         self._floats = shaped.graph
@@ -63,7 +65,6 @@ class JointGraph:
         self._held: dict[str, Any] = {}
         self._outputs: dict[Key, str] = {}
         self._local: dict[str, str] = {}
-        self._axes: dict[tuple[int, int], str] = {}
 
     def make(self, opset_imports: Iterable[Any], ir_version: int, large: bool, fixed: int | None) -> Joint:
         """The whole graph."""
@@ -150,7 +151,7 @@ class JointGraph:
             counted = self._op("Size", [tensor])
             self._outputs[SIZE, tensor] = self._op("Cast", [counted], to=1)
             for what, kind in ((LOWEST, "ReduceMin"), (HIGHEST, "ReduceMax")):
-                self._outputs[what, tensor] = self._op(kind, [tensor], keepdims=0)
+                self._outputs[what, tensor] = self._reduced(kind, tensor, tensor)
 
     def _quantized_alone(self, tensor: str) -> str:
         """A float tensor through the quantizer that the QDQ file has for it."""
@@ -188,15 +189,18 @@ class JointGraph:
         self._sum(what, tensor, self._op("Mul", [error, error]))
 
     def _sum(self, what: str, tensor: str, values: str) -> None:
-        """Sum up over all but the channels, which stay where there are any."""
-        kind = self._info[tensor]
-        rank = len(kind.shape.dim) if kind.HasField("shape") else 0
-        channels = channel_axis(kind)
-        inputs = [values]
-        if channels is not None:
-            others = [axis for axis in range(rank) if axis != channels]
-            inputs.append(self._constant(np.array(others, np.int64)))
-        self._outputs[what, tensor] = self._op("ReduceSum", inputs, keepdims=0)
+        self._outputs[what, tensor] = self._reduced("ReduceSum", tensor, values)
+
+    def _reduced(self, kind: str, tensor: str, values: str) -> str:
+        """`values`, of the shape of `tensor`, reduced over all but the channels, which stay where there are any."""
+        shape = self._info[tensor]
+        channels = channel_axis(shape)
+        if channels is None:
+            return self._op(kind, [values], keepdims=0)
+        others = [axis for axis in range(len(shape.shape.dim)) if axis != channels]
+        if kind == "ReduceSum" or self._opset >= 18:  # the operator sets in which axes became an input
+            return self._op(kind, [values, self._constant(np.array(others, np.int64))], keepdims=0)
+        return self._op(kind, [values], keepdims=0, axes=others)
 
     def _op(self, kind: str, inputs: list[str], **attributes: Any) -> str:
         from onnx import helper

@@ -60,7 +60,8 @@ def keep_in_float(
                 group = [layer.node, *_readers(graph, layer)]
                 now = _try(trial, graph, found, now, group, f"{layer.node} alone", gains)
     added = [Exclusion(node, reason) for node, reason in found.items() if node not in {each.node for each in planned}]
-    said = "; ".join(gains) or f"nothing beside: no part of the rest dominates the noise of {_worst(answers, now)}"
+    nothing = f"found nothing{' more' if planned else ''}: no part dominates the noise of {_worst(answers, now)}"
+    said = "; ".join(gains) or nothing
     return added, said
 
 

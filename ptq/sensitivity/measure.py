@@ -18,7 +18,7 @@ from ptq.errors import BadData, BadModel, one_line
 from ptq.models.graph import Graph
 from ptq.models.onnx_file import load
 from ptq.models.session import feed, session, shapes
-from ptq.sensitivity.joint import Joint, JointGraph, Key
+from ptq.sensitivity.joint import HIGHEST, LOWEST, Joint, JointGraph, Key
 
 Doubles = npt.NDArray[np.float64]
 _AT_ONCE = 4
@@ -66,7 +66,8 @@ def joint(model: Path, artifact: Path) -> Joint:
             ) from error
     domains = {each.domain: each for each in (*floats.opset_import, *quantized.opset_import)}
     versions = list(domains.values()), max(floats.ir_version, quantized.ir_version)
-    made = JointGraph(floats, quantized).make(*versions, activation_bytes(floats) > LARGE, fixed_batch(floats))
+    large, fixed = activation_bytes(floats) > LARGE, fixed_batch(floats)
+    made = JointGraph(floats, quantized, _opset(floats)).make(*versions, large, fixed)
     if not made.rows:
         raise BadModel(
             f"{artifact}: none of its nodes or tensors has a name of {model}, so it should have been made from another "
@@ -104,7 +105,7 @@ def measure(made: Joint, samples: Samples, count: int, name: Path) -> Sums:
         seen = list(pool.map(run, spread(samples, count, made.fixed)))
     if not seen:
         raise BadData(f"{name}: 0 samples, but should be at least 1")
-    found = {key: _stacked([each[at] for each in seen]) for at, key in enumerate(made.outputs)}
+    found = {key: _stacked(key[0], [each[at] for each in seen]) for at, key in enumerate(made.outputs)}
     return Sums(found, made.rows)
 
 
@@ -122,10 +123,11 @@ def spread(samples: Samples, count: int, fixed: int | None = None) -> list[Batch
     return found
 
 
-def _stacked(values: list[Doubles]) -> Doubles:
-    """Rows one below another; of rows that vary in length, their sums: there the channels are not the same."""
+def _stacked(what: str, values: list[Doubles]) -> Doubles:
+    """Rows one below another; of rows that vary in length, their sums or extremes: their channels are not the same."""
+    reduce = {LOWEST: np.min, HIGHEST: np.max}.get(what, np.sum)
     if len({len(each) for each in values}) > 1:
-        values = [each.sum(keepdims=True) for each in values]
+        values = [reduce(each, keepdims=True) for each in values]
     return np.stack(values)
 
 

@@ -11,6 +11,8 @@ from ptq.models.graph import Graph
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 QDQ = (QUANTIZE, DEQUANTIZE)
 _CUTS = ("Relu", "Clip")
+_SAME = {"GlobalAveragePool": "AveragePool"}
+"""An operator that a correction writes for another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,7 @@ class Pairing:
         Its output may be another tensor: a Relu is left out of a QDQ file where the quantizer cuts as well.
         """
         by_name = self._by_name.get(node.name)
-        if by_name is not None and by_name.op_type == node.op_type:
+        if by_name is not None and by_name.op_type in (node.op_type, _SAME.get(node.op_type)):
             return by_name
         maker = self.floats.producer.get(self.names.get(node.output[0], ""))
         if maker is not None and maker.op_type != node.op_type and maker.op_type in _CUTS:

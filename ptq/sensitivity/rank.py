@@ -64,18 +64,27 @@ class LayerError:
     weights: float | None
     computed: float | None
     rounding: float | None
-    rounding_even: float | None
+    clipping: float | None
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What quantizing one tensor costs, dB: all of it, with every channel counted alike, and beyond the range alone."""
+
+    plain: float
+    even: float
     clipping: float | None
 
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """Every layer's error in the graph's order, and by float tensor its (lowest, highest) value seen; `samples` is how
-    many were measured."""
+    """Every layer's error in the graph's order, over so many `samples`; of every float tensor with a quantizer its
+    `rounding`; and by float tensor the lowest and highest value of every channel, arrays of shape (channels,)."""
 
     layers: list[LayerError]
-    extremes: dict[str, tuple[float, float]]
-    rounding: dict[str, tuple[float, float, float | None]]
+    rounding: dict[str, Rounding]
+    lowest: dict[str, Doubles]
+    highest: dict[str, Doubles]
     samples: int
 
     @property
@@ -98,21 +107,17 @@ def errors(model: Path, artifact: Path, samples: Samples, count: int = COUNT) ->
     """Every layer in the graph's order. As `rank`."""
     made = joint(model, artifact)
     sums = measure(made, samples, count, artifact)
-    seen = {tensor for what, tensor in sums.found if what == LOWEST}
-    extremes = {
-        tensor: (float(sums.found[LOWEST, tensor].min()), float(sums.found[HIGHEST, tensor].max())) for tensor in seen
-    }
     rounding = {
-        tensor: (
-            _db(sums, ROUNDING, tensor, _plain),
-            _db(sums, ROUNDING, tensor, _even),
-            _maybe(sums, CLIPPING, tensor),
+        tensor: Rounding(
+            _db(sums, ROUNDING, tensor, _plain), _db(sums, ROUNDING, tensor, _even), _maybe(sums, CLIPPING, tensor)
         )
         for what, tensor in sums.found
         if what == ROUNDING
     }
+    lowest = {tensor: values.min(axis=0) for (what, tensor), values in sums.found.items() if what == LOWEST}
+    highest = {tensor: values.max(axis=0) for (what, tensor), values in sums.found.items() if what == HIGHEST}
     layers = [_layer(sums, node, target, own) for node, (target, own) in sums.rows.items()]
-    return Errors(layers, extremes, rounding, sums.samples)
+    return Errors(layers, rounding, lowest, highest, sums.samples)
 
 
 def _layer(sums: Sums, node: str, target: str, own: str) -> LayerError:
@@ -128,7 +133,6 @@ def _layer(sums: Sums, node: str, target: str, own: str) -> LayerError:
         weights=_maybe(sums, WEIGHTS, own),
         computed=_maybe(sums, COMPUTED, own),
         rounding=_maybe(sums, ROUNDING, target),
-        rounding_even=_db(sums, ROUNDING, target, _even) if rounds else None,
         clipping=_maybe(sums, CLIPPING, target),
     )
 
@@ -146,9 +150,10 @@ def _db(sums: Sums, what: str, tensor: str, ratio: Ratio, without: int | None = 
     noise = sums.found[what, tensor][kept].sum(axis=0)
     total, squares = (sums.found[each, tensor][kept].sum(axis=0) for each in (TOTAL, SQUARES))
     size = sums.found[SIZE, tensor][kept].sum() / len(total)
-    signal = np.maximum(squares - total**2 / max(size, 1.0), 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # a mask of -3e38, squared, is no number of float32
+        signal = np.maximum(squares - total**2 / max(size, 1.0), 0.0)
     # what float32 rounds is no signal
-    signal[signal <= squares * 1e-10] = 0.0
+    signal[~np.isfinite(signal) | (signal <= squares * 1e-10)] = 0.0
     if len(noise) != len(signal):
         noise, signal = noise.sum(keepdims=True), signal.sum(keepdims=True)
     return to_db(ratio(noise, signal))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -53,7 +54,7 @@ def test_who_makes_a_pass_goes_first(tmp_path: Path) -> None:
 def cluster() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed", reason="dask is not installed")
     with distributed.LocalCluster(
-        n_workers=3, threads_per_worker=1, processes=False, memory_limit=0, dashboard_address=None
+        n_workers=3, threads_per_worker=1, processes=False, memory_limit=0, dashboard_address="127.0.0.1:0"
     ) as found:
         yield found
 
@@ -194,3 +195,41 @@ def test_what_nobody_has_is_refused(tmp_path: Path) -> None:
         ptq.quantize_all(tmp_path / "model.onnx", calibration(), method="nobodys")
     with pytest.raises(PtqError, match="backend 'nobodys' is not known"):
         ptq.quantize_all(tmp_path / "model.onnx", calibration(), backend="nobodys")
+
+
+def sleeping(folder: str, case: str, after: Sequence[object] = (), block: object = None) -> Told:
+    """A runtime that takes 4 to 12 s, and nothing of the processor."""
+    time.sleep(seconds(case))
+    return Told(1)
+
+
+def seconds(case: str) -> float:
+    return 4 + 8 * hashlib.sha256(case.encode()).digest()[0] / 255
+
+
+@pytest.mark.slow
+def test_a_thousand_cases_keep_fifty_workers_busy_and_memory_small() -> None:
+    """30 workloads: of each a reference, two cases that make passes, and the others that wait for those."""
+    distributed = pytest.importorskip("distributed", reason="dask is not installed")
+    todo = [Task(f"w{model}-r-fp32") for model in range(30)]
+    todo += [Task(f"w{model}-r-int8-m{way}", (f"w{model}-r-fp32",)) for way in range(2) for model in range(30)]
+    todo += [
+        Task(f"w{model}-r-int8-m{way}", (f"w{model}-r-fp32", f"w{model}-r-int8-m{way % 2}"))
+        for way in range(2, 33)
+        for model in range(30)
+    ][: 1000 - len(todo)]
+    assert len(todo) == 1000
+    with distributed.LocalCluster(
+        n_workers=50, threads_per_worker=1, processes=False, memory_limit=0, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        distribute(cluster.scheduler_address, todo[:60], "", print, sleeping)
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+        done = distribute(cluster.scheduler_address, todo, "", print, sleeping)
+        took = time.perf_counter() - start
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    busy = sum(map(seconds, (task.case for task in todo))) / (50 * took)
+    print(f"{busy:.1%} busy, {took:.1f} s; controller, scheduler and 50 workers grew by {grown:.1f} MB together")
+    assert (done.finished, done.workers, done.faults) == (1000, 50, [])
+    # 78 % on two cores that others kept busy six times over: turnarounds of the scheduler took 2 s there, not 20 ms
+    assert busy >= 0.7
+    assert grown < 100

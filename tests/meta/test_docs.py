@@ -1,4 +1,4 @@
-"""The pages of docs/ say what the code says: their example lines are made, and their files are read."""
+"""The pages of verdicts say what the code says: their example lines are made, and their files are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ptq.metrics.interval import Interval
 from ptq.metrics.metric import Score
 from ptq.metrics.top1 import Top1
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "ptq" / "report" / "verdicts"
 NO_VNNI = ("Linux x86_64", "avx2")
 
 

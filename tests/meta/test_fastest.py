@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,7 @@ from ptq.gate.timing import Timing, judge_race
 from ptq.gate.verdict import FAIL, PASS
 from ptq.latency.fastest import Fastest, fastest
 from ptq.latency.race import Race, Times
-from ptq.latency.ratio import Budget, Ratio
+from ptq.latency.ratio import Budget, Ratio, clock_for
 from ptq.report.markdown import summary
 from ptq.report.timings import places
 
@@ -31,13 +30,13 @@ def floats(name: str) -> Case:
 
 
 def predictor(case: Case) -> Any:
-    seconds = RUNTIMES[case.backend]
+    seconds, clock = RUNTIMES[case.backend], clock_for(1)  # of the processor: neighbours do not move it
     if seconds is None:
         raise NotInstalled("not installed: pip install 'ptq[absent]'")
 
     def predict(batch: Any) -> Any:
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
+        end = clock() + seconds
+        while clock() < end:
             pass
         return batch
 

@@ -11,10 +11,11 @@ from test_ratio import Machine, bursts, chain
 
 from ptq.backends.protocol import Census
 from ptq.cases import Case
+from ptq.data.samples import ArraySamples
 from ptq.gate.bars import Bar
 from ptq.gate.timing import Timing, judge_race
 from ptq.gate.verdict import FAIL, PASS
-from ptq.latency.race import Race, Times
+from ptq.latency.race import Race, Times, _inputs
 from ptq.latency.ratio import SAME, Budget, Ratio, measure_ratio
 
 CASE = Case("mine", "onnxruntime", "uint8", "minmax")
@@ -149,3 +150,10 @@ def test_a_model_against_itself_raises_no_alarm(tmp_path: Path) -> None:
     lines = "\n".join(f"{each.verdict.reason}; {each.finding}" for each in found)
     assert not any(each.verdict.red for each in found), lines
     assert sum(each.finding is not None for each in found) <= 1, lines
+
+
+def test_samples_of_different_length_are_timed_at_their_middle_one() -> None:
+    ragged = ArraySamples({"ids": [np.full(length, length) for length in (9, 3, 5, 5, 4, 3, 7)]})
+    assert _inputs(ragged, 4)["ids"].tolist() == [[5] * 5] * 4  # type: ignore[arg-type]
+    even = ArraySamples({"x": np.arange(6.0)[:, None]})
+    assert _inputs(even, 4)["x"].tolist() == [[0], [1], [2], [3]]  # type: ignore[arg-type]

@@ -188,7 +188,7 @@ def test_auto_leaves_a_healthy_model_in_integer_and_says_so(fields: dict[str, st
 
     samples = calibration_samples(read("train"), per_class=10, seed=42)
     made = quantized(MODEL, samples, tmp_path, "auto", **fields)
-    assert made.notes["auto"].startswith("nothing beside: no part of the rest dominates the noise of digit[0..9]")
+    assert made.notes["auto"].startswith("found nothing: no part dominates the noise of digit[0..9]")
     assert "in float" not in made.notes
     whole = quantized(MODEL, samples, tmp_path, "", **fields)
     assert made.path.read_bytes() == whole.path.read_bytes()

@@ -82,7 +82,7 @@ class OnnxRuntime:
         excluded = choose_exclude(model.prepared, wanted, calibration.statistics, model.onnx)
         plan = Plan(dtype, ranges, case.granularity == "channel", [each.node for each in excluded])
         plan = with_edges(model.prepared, plan, case.method, calibration)
-        notes = {"calibration": "none: ranges at run time" if method.dynamic else "ptq statistics"}
+        notes = {"calibration": "ranges at run time" if method.dynamic else "ptq statistics"}
         if "auto" in wanted and not method.dynamic:
             more, notes["auto"] = keep_in_float(
                 model.prepared,

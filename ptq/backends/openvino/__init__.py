@@ -49,7 +49,8 @@ class OpenVino:
         yield Case(workload, self.name, FP32)
         for method, preset in presets.PRESETS.items():
             yield Case(workload, self.name, preset.dtype, method, "channel")
-        for exclude, method, granularity in product((NONE, "auto"), methods, ("tensor", "channel")):
+        ours = [name for name, method in methods.items() if not method.dynamic and name not in presets.PRESETS]
+        for exclude, method, granularity in product((NONE, "auto"), ours, ("tensor", "channel")):
             yield Case(workload, self.name, "u8s8", method, granularity, exclude)
 
     def unsupported(self, case: Case) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ptq.backends.openvino.file import Opened
 from ptq.backends.protocol import Census
+from ptq.errors import one_line
 
 # Executed layers by kind of `protocol.COUNTED`. A MatMul with constant weights runs as FullyConnected, as a Gemm does.
 _LAYERS = {
@@ -101,7 +102,7 @@ def _name(node: Any, written: Mapping[str, Any]) -> str:
     """The model's name of an executed node: the first of those it was made from; OpenVINO takes a bias apart."""
     names = [*_said(node, "originalLayersNames").split(","), str(node.get_friendly_name())]
     first = next((name for name in names if name in written), names[0] or names[-1])
-    return first.removesuffix("/DequantizationMultiply").removesuffix("/WithoutBiases")
+    return one_line(first.removesuffix("/DequantizationMultiply").removesuffix("/WithoutBiases"), 80)
 
 
 def _weight_bytes(node: Any) -> dict[str, int]:

@@ -67,16 +67,15 @@ def quantize(method: str, model: Path, samples: Samples) -> dict[str, bytes]:
                 np.save(folder / f"{count:06}-{at}.npy", batch[tensor.name], allow_pickle=False)
             count += 1
         job = {"source": str(model), "folder": name, "method": method, "count": count}
-        ask("ptq.backends.openvino.presets", job | {"names": [tensor.name for tensor in takes.inputs]})
+        ask("ptq.backends.openvino.presets", job)
         return {member: (folder / member).read_bytes() for member in (IR, WEIGHTS)}
 
 
 def _inputs(job: dict[str, Any]) -> Iterator[dict[str, Array]]:
     folder = Path(job["folder"])
+    names = [tensor.name for tensor in signature(folder / "float.onnx").inputs]
     for number in range(job["count"]):
-        yield {
-            name: np.load(folder / f"{number:06}-{at}.npy", allow_pickle=False) for at, name in enumerate(job["names"])
-        }
+        yield {name: np.load(folder / f"{number:06}-{at}.npy", allow_pickle=False) for at, name in enumerate(names)}
 
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:

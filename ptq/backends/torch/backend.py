@@ -119,7 +119,8 @@ class TorchBackend(ABC):
                 qparams, how = torch_observers.choose(prepared, watched, handed, calibration, names, graph.signature)
             with _own_words(case):
                 converted = self.convert(prepared, case.granularity, qparams)
-            runnable = self.runnable(converted, graph, example)
+            with _own_words(case):
+                runnable = self.runnable(converted, graph, example)
             require_int8(case, self.count(runnable))
             shapes = ";".join(",".join(map(str, value.shape)) for value in example)
             settings = {"granularity": case.granularity, "shapes": shapes}

@@ -80,7 +80,7 @@ def graph_module(model: onnx.ModelProto, name: str, absorb_pads: bool = False) -
         import onnx2torch
 
     try:
-        graph = plain(_decomposed(model), name)
+        graph = plain(_decomposed(_without_space_to_depth(model)), name)
         inferred = onnx.shape_inference.infer_shapes(graph.model, data_prop=True)
         module = onnx2torch.convert(graph.model, attach_onnx_mapping=True).eval()
     except PtqError:
@@ -101,6 +101,40 @@ def graph_module(model: onnx.ModelProto, name: str, absorb_pads: bool = False) -
         if node.op == "call_module"
     }
     return TorchGraph(module, graph.signature, graph.nodes, outputs)
+
+
+def _without_space_to_depth(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Every SpaceToDepth of an image of known size as Reshape, Transpose, Reshape.
+
+    onnxruntime's optimizations make one of the slices that detectors begin with; onnx2torch does not know it.
+    """
+    import onnx
+
+    if all(node.op_type != "SpaceToDepth" for node in model.graph.node):
+        return model
+    shapes = _shapes(onnx.shape_inference.infer_shapes(model).graph)
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    nodes, made = list(changed.graph.node), changed.graph
+    del made.node[:]
+    for node in nodes:
+        image = shapes.get(node.input[0] if node.input else "", [])[1:]
+        if node.op_type != "SpaceToDepth" or len(image) != 3 or None in image:
+            made.node.append(node)
+            continue
+        channels, height, width = (int(size or 0) for size in image)
+        block, name = int(node.attribute[0].i), node.output[0]
+        rows, columns = height // block, width // block
+        apart, whole = [-1, channels, rows, block, columns, block], [-1, channels * block**2, rows, columns]
+        for end, target in (("apart", apart), ("whole", whole)):
+            made.initializer.append(
+                onnx.helper.make_tensor(f"{name}_{end}", onnx.TensorProto.INT64, [len(target)], target)
+            )
+        steps = [node.input[0], f"{name}_split", f"{name}_turned", name]
+        made.node.append(onnx.helper.make_node("Reshape", [steps[0], f"{name}_apart"], [steps[1]]))
+        made.node.append(onnx.helper.make_node("Transpose", [steps[1]], [steps[2]], perm=[0, 3, 5, 1, 2, 4]))
+        made.node.append(onnx.helper.make_node("Reshape", [steps[2], f"{name}_whole"], [steps[3]], name=node.name))
+    return changed
 
 
 def _decomposed(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,0 +1,152 @@
+"""Ordinary models as people bring them: each gives a verdict, or one line that says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from small_model import model_of
+
+from ptq.cases import Case
+from ptq.data.samples import ArraySamples
+from ptq.engine.pipeline import Pipeline
+from ptq.engine.registry import Registry
+from ptq.engine.store import Store
+from ptq.engine.workload import Workload
+from ptq.errors import BadData, PtqError
+from ptq.metrics.metric import Metric, Predictions, Score, first
+
+GENERATOR = np.random.default_rng(0)
+node = helper.make_node
+
+
+def held(name: str, *shape: int) -> Any:
+    values = np.random.default_rng(len(name)).normal(size=shape) / np.sqrt(np.prod(shape[1:]))
+    return numpy_helper.from_array(values.astype(np.float32), name)
+
+
+def ints(name: str, *values: int) -> Any:
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+HEAD = [node("GlobalAveragePool", ["r"], ["g"], name="pool"), node("Flatten", ["g"], ["f"], name="flat")]
+HEAD += [node("Gemm", ["f", "gw", "gb"], ["y"], name="gemm")]
+WEIGHTS = [held("w", 8, 3, 3, 3), held("b", 8), held("gw", 8, 5), held("gb", 5)]
+CONV = node("Conv", ["x", "w", "b"], ["c"], name="conv", pads=[1] * 4)
+
+
+def sliced(path: Path) -> Path:
+    """The first layer of YOLOv5: four slices joined, which onnxruntime makes a SpaceToDepth."""
+    nodes = []
+    for index, (row, column) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
+        nodes.append(node("Slice", ["x", f"at{row}", "end", "rows", "two"], [f"r{index}"], name=f"r{index}"))
+        nodes.append(
+            node("Slice", [f"r{index}", f"at{column}", "end", "columns", "two"], [f"s{index}"], name=f"s{index}")
+        )
+    nodes.append(node("Concat", [f"s{index}" for index in range(4)], ["joined"], axis=1, name="join"))
+    nodes.append(node("Conv", ["joined", "w12", "b"], ["c"], name="conv", pads=[1] * 4))
+    places = [ints("at0", 0), ints("at1", 1), ints("end", 2**31), ints("rows", 2), ints("columns", 3), ints("two", 2)]
+    nodes += [node("Relu", ["c"], ["r"], name="relu"), *HEAD]
+    return model_of(path, nodes, ["n", 3, 16, 16], ["n", 5], [*WEIGHTS[1:], held("w12", 8, 12, 3, 3), *places])
+
+
+def branching(path: Path) -> Path:
+    branches = {
+        name: helper.make_graph(
+            [node(kind, ["c"], [name])], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)]
+        )
+        for name, kind in (("then", "Relu"), ("else", "Neg"))
+    }
+    nodes = [CONV, node("ReduceMax", ["x"], ["most"], keepdims=0, name="most"), node("Cast", ["most"], ["if"], to=9)]
+    nodes += [node("If", ["if"], ["r"], name="if", then_branch=branches["then"], else_branch=branches["else"]), *HEAD]
+    return model_of(path, nodes, ["n", 3, 16, 16], ["n", 5], WEIGHTS)
+
+
+def old(path: Path) -> Path:
+    """Operator set 11, whose DequantizeLinear has one scale."""
+    model_of(path, [CONV, node("Relu", ["c"], ["r"], name="relu"), *HEAD], ["n", 3, 16, 16], ["n", 5], WEIGHTS)
+    model = onnx.load(path)
+    model.opset_import[0].version = 11
+    onnx.save(model, path)
+    return path
+
+
+def grids(path: Path) -> Path:
+    """A detector of a fixed batch that gives its raw grid."""
+    nodes = [CONV, node("LeakyRelu", ["c"], ["r"], name="leaky"), node("Conv", ["r", "hw", "hb"], ["y"], name="head")]
+    return model_of(
+        path, nodes, [1, 3, 16, 16], [1, 21, 16, 16], [*WEIGHTS[:2], held("hw", 21, 8, 1, 1), held("hb", 21)]
+    )
+
+
+def reader(path: Path) -> Path:
+    """An OCR recognizer: as many answers as the image is wide."""
+    nodes = [CONV, node("Relu", ["c"], ["r"], name="relu"), node("AveragePool", ["r"], ["p"], kernel_shape=[16, 1])]
+    nodes += [node("Squeeze", ["p", "two"], ["s"]), node("Transpose", ["s"], ["t"], perm=[0, 2, 1])]
+    nodes += [node("MatMul", ["t", "mw"], ["y"], name="letters")]
+    return model_of(path, nodes, ["n", 3, 16, "w"], ["n", "w", 20], [*WEIGHTS[:2], held("mw", 8, 20), ints("two", 2)])
+
+
+def pipeline(model: Path, samples: Any, metric: Metric | None = None) -> Pipeline:
+    workload = Workload("mine", model, samples, samples, metric=metric, methods=("cle_mse_gptq",))
+    return Pipeline(workload, Store(model.parent / "store"), Registry())
+
+
+def images(count: int = 24) -> ArraySamples:
+    return ArraySamples(GENERATOR.normal(size=(count, 3, 16, 16)).astype(np.float32))
+
+
+def sqnr(pipeline: Pipeline, backend: str, dtype: str, method: str, granularity: str = "tensor") -> float:
+    found = pipeline.measured(Case("mine", backend, dtype, method, granularity), 0.95).compared
+    return float(found.sqnr_db or 0)
+
+
+@pytest.mark.parametrize("make", [sliced, branching, old, grids])
+def test_it_is_judged(make: Any, tmp_path: Path) -> None:
+    asked = pipeline(make(tmp_path / "m.onnx"), images())
+    assert sqnr(asked, "onnxruntime", "uint8", "minmax", "channel") > 30
+    assert sqnr(asked, "onnxruntime", "uint8", "cle_mse_gptq") > 30
+
+
+@pytest.mark.parametrize("backend", ["torch", "torch_pt2e"])
+def test_what_onnxruntime_made_of_slices_is_known_to_torch(backend: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx2torch")
+    pytest.importorskip("torchao")
+    asked = pipeline(sliced(tmp_path / "m.onnx"), images())
+    assert "SpaceToDepth" in {each.op_type for each in onnx.load(asked.passes.prepared.path).graph.node}
+    assert sqnr(asked, backend, "u8s8", "minmax") > 25
+
+
+class Letters(Metric):
+    """The share of letters that are the float model's: what a recognizer's own decoding may be."""
+
+    def collect(self, outputs: Any, samples: Any) -> Predictions:
+        said = [row for batch in outputs for row in batch["y"].argmax(axis=-1)]
+        return {"letters": np.array([np.pad(row, (0, 64 - len(row)), constant_values=-1) for row in said])}
+
+    def score(self, predictions: Predictions, samples: Any) -> Score:
+        right = (first(predictions) == first(samples.targets)).mean(axis=1)
+        return Score(float(right.mean()), len(right), None, {}, right)
+
+
+def test_images_of_any_width_are_judged_by_a_metric_that_decodes_them_or_refused_in_one_line(tmp_path: Path) -> None:
+    widths = GENERATOR.integers(12, 40, 24)
+    samples = ArraySamples([GENERATOR.normal(size=(3, 16, int(width))).astype(np.float32) for width in widths])
+    case = Case("mine", "onnxruntime", "uint8", "minmax", "channel")
+    asked = pipeline(reader(tmp_path / "m.onnx"), samples, Letters())
+    assert asked.measured(case, 0.95).compared.score.value > 0.9
+    with pytest.raises(BadData, match="write a collect"):
+        pipeline(reader(tmp_path / "m.onnx"), samples).measured(case, 0.95)
+
+
+def test_what_torch_cannot_take_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx2torch")
+    with pytest.raises(PtqError, match="operator If") as said:
+        sqnr(pipeline(branching(tmp_path / "m.onnx"), images()), "torch", "u8s8", "minmax")
+    assert "\n" not in str(said.value)
