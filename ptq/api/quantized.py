@@ -38,8 +38,9 @@ BEST: Mapping[str, Sequence[str]] = {
 dtype whose kernels saturate on this CPU."""
 
 BEST_OF_FEW_BITS = ("mse_gptaq",)
-"""Methods that come before those where weights or activations have less than 8 bits: on training images that took no
-part in calibration ResNet8 keeps 97 % of its decisions with u8s4, not 96, and 96 % with u4s4_edge8, not 93."""
+"""Methods that come before those where weights or activations have less than 7 bits: on 2,243 training images that took
+no part in calibration ResNet8 keeps 96.9 % of its decisions with u8s4, and 96.2 with mse_gptq; with u4s4_edge8 95.0 and
+94.9, which is no difference."""
 
 
 @dataclass(frozen=True)

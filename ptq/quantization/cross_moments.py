@@ -19,8 +19,8 @@ class CrossMoments:
 
     def __init__(self) -> None:
         self._count = 0
-        nothing: Doubles = np.zeros(())
-        self._mean = self._wanted = self._products = self._cross = self._few = nothing
+        none: Doubles = np.zeros(())
+        self._mean = self._wanted = self._products = self._cross = self._few = none
 
     def add(self, patches: Float32, wanted: Float32) -> None:
         """Take in what belongs together, place by place."""

@@ -215,7 +215,7 @@ def test_a_method_from_outside_is_given_what_it_needs_and_no_more(tmp_path: Path
     assert set(made.asked) == {"extremes"}
     assert made.error(IMAGES, tmp_path / "q.onnx", "mended") < whole
     assert set(made.asked) == {"extremes", "moments"}
-    with pytest.raises(PtqError, match=r"method 'kl' is not known: it should be one of .*entropy, minmax, mse"):
+    with pytest.raises(PtqError, match=r"method 'kl' is not known: it should be one of .*entropy, minmax, mixed, mse"):
         made.error(IMAGES, tmp_path / "q.onnx", "kl")
 
 
