@@ -11,11 +11,13 @@ if TYPE_CHECKING:
         Evaluation,
         Explanation,
         Quantized,
+        Tuned,
         compare,
         evaluate,
         explain,
         quantize,
         quantize_all,
+        tune,
     )
     from ptq.cases import Case
     from ptq.checks.preprocessing import Check
@@ -65,6 +67,7 @@ __all__ = [
     "Source",
     "Top1",
     "Transform",
+    "Tuned",
     "Unsupported",
     "Workload",
     "builtin_workloads",
@@ -74,6 +77,7 @@ __all__ = [
     "quantize",
     "quantize_all",
     "read_inputs",
+    "tune",
 ]
 
 _HOMES = {
@@ -82,11 +86,13 @@ _HOMES = {
         "Evaluation",
         "Explanation",
         "Quantized",
+        "Tuned",
         "compare",
         "evaluate",
         "explain",
         "quantize",
         "quantize_all",
+        "tune",
     ),
     "ptq.cases": ("Case",),
     "ptq.checks.preprocessing": ("Check",),

@@ -1,4 +1,4 @@
-"""The functions a person calls: quantize, evaluate, compare, explain. The command line calls the same."""
+"""The functions a person calls: quantize, evaluate, compare, explain, tune. The command line calls the same."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from ptq.api.evaluation import Evaluation, evaluate
 from ptq.api.explanation import explain
 from ptq.api.quantized import Quantized, quantize
 from ptq.api.quantized_all import quantize_all
+from ptq.api.tuned import Tuned, tune
 from ptq.diagnosis.explanation import Explanation
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "Evaluation",
     "Explanation",
     "Quantized",
+    "Tuned",
     "compare",
     "evaluate",
     "explain",
     "quantize",
     "quantize_all",
+    "tune",
 ]

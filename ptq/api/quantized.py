@@ -159,7 +159,7 @@ def inputs_of(value: Any, signature: Signature, images: ImageOptions | None, spl
 def _warnings(case: Case, pipeline: Pipeline, passes: Sequence[str]) -> dict[str, str]:
     """What of a case's accuracy is known to be lost, and the remedy."""
     found = {}
-    if _saturates(case):
+    if saturates(case):
         found["this CPU"] = (
             f"has no VNNI: its kernels for {case.dtype} may saturate sums of 16 bits, so accuracy here can be far "
             "below that on a CPU which has; uint8 does not saturate"
@@ -208,10 +208,10 @@ def _rank(case: Case) -> tuple[Any, ...]:
         field: (best.index(value) if (value := fields[field]) in best else len(best), value)
         for field, best in order.items()
     }
-    return few, places["method"], _saturates(case), places["dtype"], places["granularity"]
+    return few, places["method"], saturates(case), places["dtype"], places["granularity"]
 
 
-def _saturates(case: Case) -> bool:
+def saturates(case: Case) -> bool:
     """Whether this CPU adds up unsigned times signed bytes in 16 bits: x86 without VNNI does."""
     dtype, isa = DTYPES.get(case.dtype), set(instruction_sets())
     mixed = dtype is not None and (str(dtype.activation), str(dtype.weight)) == ("u8", "s8")

@@ -1,0 +1,60 @@
+"""`ptq tune`: the fastest, or the smallest, quantized model that meets a bar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ptq.api import tune
+from ptq.api.text import printable
+from ptq.api.tuned import SIZE, TIME, tune_workload
+from ptq.cli.options import FILE, MODEL, inputs, notify, store, with_registry
+from ptq.data.inputs import read_inputs
+from ptq.data.pictures import ImageOptions
+from ptq.engine.registry import Registry, declared
+from ptq.errors import PtqError
+
+
+@click.command(
+    epilog="Example: ptq tune model.onnx --calibration train.npy --data test.npy --targets labels.npy --max-drop 0.5 "
+    "-o int8.onnx; ptq tune coco --max-drop 0.5 -o yolo.onnx"
+)
+@click.argument("what", metavar="WORKLOAD | MODEL")
+@inputs("--calibration", required=False, text="Of a model: what to calibrate on: ")
+@click.option("--data", metavar="X", help="Of a model: what to judge on; half of it is tuned on, half is reported.")
+@click.option("--targets", type=FILE, help="The truth, .npy, one entry a sample; else what the data brings along.")
+@click.option("--metric", metavar="NAME", help="As of ptq evaluate.")
+@click.option("--max-drop", type=click.FloatRange(min=0), required=True, help="In percentage points or the unit.")
+@click.option("--minimise", type=click.Choice([TIME, SIZE]), default=TIME, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples a call, when timed.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=600.0, show_default=True)
+@click.option("--ptq-data", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), envvar="PTQ_DATA",
+              help="Of a workload: the folder with data sets and models (default: PTQ_DATA).")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@with_registry
+def COMMAND(
+    registry: Registry, what: str, inputs: Any, images: ImageOptions | None, data: str | None, targets: Path | None,
+    metric: str | None, max_drop: float, minimise: str, batch: int, seconds: float, folder: Path | None, output: Path,
+) -> int:  # fmt: skip
+    """Find the fastest quantized model that loses no more than --max-drop.
+
+    Starts with fixed recipes, then keeps in float what the sensitivities rank first. OUTPUT holds the best so far
+    whenever the search ends; a second call goes on from the store. Exit code 1 when the bar is missed on the half of
+    the samples that the search has not seen.
+    """
+    workloads = {workload.name: workload for workload in declared(registry, folder)}
+    if what in workloads and not Path(what).exists():
+        found = tune_workload(workloads[what], max_drop, output, minimise, batch, seconds, store(), registry, notify)
+    else:
+        if inputs is None or data is None:
+            raise PtqError(f"{what}: a model needs --calibration and --data; workloads are {', '.join(workloads)}")
+        model = MODEL.convert(what, None, None)
+        judged = data if images is None else read_inputs(Path(data), images, None, "test")
+        found = tune(
+            model, inputs, judged, targets, max_drop=max_drop, out=output, metric=metric, minimise=minimise,
+            batch=batch, seconds=seconds, images=images, store=store(), registry=registry,
+        )  # fmt: skip
+    click.echo(printable(str(found)))
+    return 0 if found.met else 1
