@@ -60,8 +60,8 @@ class Trial:
 class Tuned(os.PathLike[str]):
     """What `tune` found: usable wherever a path is.
 
-    `path` is the file and `best` how it was made; `met` says whether the bar holds on the samples the search has not
-    seen, whose `drop` and `n` these are, in `unit`; `max_drop` is the bar. `trials` are all that was tried, `ended` why no more was.
+    `path` is the file and `best` how it was made; `met` says whether the bar, `max_drop`, holds on the `n` samples that
+    the search has not seen; `drop` is theirs, in `unit`. `trials` are all that was tried, `ended` says why no more was.
     """
 
     path: Path
