@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import numpy as np
 
 from ptq.api.evaluation import metric_of
 from ptq.api.model_file import AnyPath, converted, existing, name_of
-from ptq.api.quantized import BEST, inputs_of, saturates
+from ptq.api.quantized import inputs_of, saturates
 from ptq.cases import NONE, Case
 from ptq.data.part import part
 from ptq.data.pictures import ImageOptions
@@ -33,6 +34,7 @@ from ptq.sensitivity.rank import rank
 TIME, SIZE = "time", "size"
 _LIFTED = (1, 2, 4, 8, 16)
 """How many of the worst layers are kept in float, one trial after the other."""
+_METHODS = ("percentile", "mse_gptq", "mse")
 _FEW_BITS = (("u8s4", "mse_gptaq"), ("u8s4_edge8", "mse_gptaq"))
 _CONFIDENCE = 0.95
 _TIMED = Budget(seconds=3.0)
@@ -42,18 +44,21 @@ _TIMED = Budget(seconds=3.0)
 class Trial:
     """One candidate: its case, the nodes kept in float, and what it gave on the half that is tuned on.
 
-    `drop` is against the float model, in percentage points or the metric's unit; `ratio` its time / the float model's.
+    `drop` is against the float model, in percentage points or the metric's unit, `sqnr_db` that of the outputs; `ratio`
+    is its time / the float model's.
     """
 
     case: Case
     exclude: tuple[str, ...]
     drop: Interval
+    sqnr_db: float
     ratio: float
     size_bytes: int
 
     def __str__(self) -> str:
         kept = f", in float: {', '.join(self.exclude)}" if self.exclude else ""
-        return f"{self.case}: drop {self.drop.drop:+.2f}, time ratio {self.ratio:.3f}, {self.size_bytes:,} bytes{kept}"
+        gave = f"drop {self.drop.drop:+.2f}, {self.sqnr_db:.1f} dB, time ratio {self.ratio:.3f}"
+        return f"{self.case}: {gave}, {self.size_bytes:,} bytes{kept}"
 
 
 @dataclass(frozen=True)
@@ -197,13 +202,16 @@ class _Search:
 
     def candidates(self) -> Iterator[tuple[Case, tuple[str, ...]]]:
         """The cheapest answers first: fixed recipes; the same with ``auto``; then the worst layers in float."""
-        name, methods = self.workload.name, dict.fromkeys(("percentile", *BEST["method"]))
-        dtype = min(("u8s8", "uint8"), key=lambda each: saturates(Case(name, "onnxruntime", each, "minmax")))
-        recipes = [(dtype, method) for method in methods if method in self.registry.methods]
-        few = _FEW_BITS if self.minimise == SIZE else ()
+        name = self.workload.name
+        # u8s8 is the fastest; where its kernels saturate, seven bits on the same kernels do not
+        dtypes = ("u8s7" if saturates(Case(name, "onnxruntime", "u8s8", "minmax")) else "u8s8", "uint8")
+        recipes = [[(dtype, method) for method in _METHODS] for dtype in dtypes]
+        if self.minimise == SIZE:
+            recipes.insert(0, list(_FEW_BITS))
         for exclude in ((), ("auto",)):
-            for bits, method in (*few, *recipes):
-                yield Case(name, "onnxruntime", bits, method, "channel", "auto" if exclude else NONE), exclude
+            for equal in recipes:  # as fast as one another, so all of them are tried
+                for dtype, method in equal:
+                    yield Case(name, "onnxruntime", dtype, method, "channel", "auto" if exclude else NONE), exclude
                 if self.met:
                     return
         start = self.best
@@ -217,7 +225,9 @@ class _Search:
         pipeline = self.pipeline(exclude)
         measured = pipeline.measured(case, _CONFIDENCE)
         size = measured.artifact.path.stat().st_size
-        trial = Trial(case, exclude, measured.compared.interval, self._ratio(pipeline, case).value, size)
+        found, ratio = measured.compared, self._ratio(pipeline, case).value
+        sqnr = math.inf if found.sqnr_db is None else found.sqnr_db
+        trial = Trial(case, exclude, found.interval, sqnr, ratio, size)
         self.trials.append(trial)
         if self._beats(trial):
             self.best = trial
@@ -231,7 +241,8 @@ class _Search:
         return self._pipelines[exclude]
 
     def _beats(self, one: Trial) -> bool:
-        """Whether a trial beats the best: by meeting the bar, then by cost, beyond noise; else by its drop."""
+        """Whether a trial beats the best: by meeting the bar, then by cost, then, within noise of that, by SQNR, which
+        tells more than a drop on few samples; where none meets it, by the drop."""
         other = self.best
         if other is None:
             return True
@@ -239,7 +250,7 @@ class _Search:
         if not (fits and fitted):
             return fits or (not fitted and one.drop.drop < other.drop.drop)
         costs = [trial.ratio if self.minimise == TIME else trial.size_bytes for trial in (one, other)]
-        return costs[0] < 0.95 * costs[1] or (costs[0] <= 1.05 * costs[1] and one.drop.drop < other.drop.drop)
+        return costs[0] < 0.95 * costs[1] or (costs[0] <= 1.05 * costs[1] and one.sqnr_db > other.sqnr_db)
 
     def _worst(self, trial: Trial) -> list[str]:
         """Layers in integer by what they lose, the worst first, measured without labels on calibration samples."""

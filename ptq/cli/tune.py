@@ -56,5 +56,6 @@ def COMMAND(
             model, inputs, judged, targets, max_drop=max_drop, out=output, metric=metric, minimise=minimise,
             batch=batch, seconds=seconds, images=images, store=store(), registry=registry,
         )  # fmt: skip
-    click.echo(printable(str(found)))
+    for line in str(found).splitlines():
+        click.echo(printable(line))
     return 0 if found.met else 1
