@@ -98,7 +98,8 @@ def test_an_artifact_says_what_it_returns(claim: Case, workshop: Workshop) -> No
 
 def test_predictions_do_not_depend_on_the_batch_or_the_threads(claim: Case, workshop: Workshop) -> None:
     whole = outputs(workshop.predictor(claim))
-    for size in (1, 7):
+    method = workshop.registry.methods.get(claim.method)
+    for size in () if method is not None and method.dynamic else (1, 7):  # whose ranges are those of each batch
         np.testing.assert_array_equal(outputs(workshop.predictor(claim), size), whole)
     with_two = workshop.registry.backend(claim).load(workshop.artifact(claim), threads=2)
     np.testing.assert_array_equal(outputs(with_two), whole)
@@ -233,7 +234,9 @@ def test_it_honours_threads(claim: Case, workshop: Workshop) -> None:
 def test_what_claims_integers_has_them(claim: Case, workshop: Workshop) -> None:
     census = workshop.registry.backend(claim).census(workshop.artifact(claim))
     stored = DTYPES[claim.dtype].weight.numpy
-    assert census.weight_bytes.get(stored, 0) >= 2000 * DTYPES[claim.dtype].weight.bits / 8, census
+    few = census.weight_bytes.get(stored, 0) * 8 / DTYPES[claim.dtype].weight.bits  # weights; mixed has some of 8 bits
+    wider = census.weight_bytes.get("int8", 0) if stored == "int4" else 0
+    assert few + wider >= 2000, census
     assert census.integer.get("Conv", 0) + census.floating.get("Conv", 0) == 3, census
     assert {*census.integer, *census.floating} <= COUNTED, census
     # Less than most in integer needs a reason that the report can give.

@@ -52,6 +52,7 @@ class Method:
         `ptq.quantization.plan.Correct`; None: nothing does.
     transforms: what rewrites the float model first, one after the other.
     dynamic: whether activations get their ranges at run time, of each batch anew; `choose` is not asked then.
+    bits: the most that weights may have for the method to be of use; the dtypes with more are not listed.
     listed: whether every workload's grid has it; else those alone that name it in `Workload.methods`.
 
     Raises `PtqError` for a need that does not exist.
@@ -63,6 +64,7 @@ class Method:
     corrects: Correct | None = None
     transforms: tuple[Transform, ...] = ()
     dynamic: bool = False
+    bits: int = 16
     listed: bool = True
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ OPTIONS = {
     "--ptq-json": "test_proof.py::test_a_report_that_cannot_be_written_is_red_after_the_verdicts",
     "--ptq-html": "test_proof.py::test_a_report_that_cannot_be_written_is_red_after_the_verdicts",
     "--ptq-history": "test_history.py::test_a_history_that_cannot_be_written_turns_the_run_red",
+    "--ptq-explain": "no gate: it adds a sentence to what is red",
     "--ptq-update": "test_proof.py::test_a_float_model_or_a_set_that_can_tell_nothing_is_red_and_never_stored",
     "--ptq-strict": "test_proof.py::test_a_reference_made_on_other_samples_is_told_and_red_when_strict",
     "--ptq-against": "test_latency_gate.py::test_a_case_slower_than_the_base_revisions_is_red",

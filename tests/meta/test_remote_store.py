@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from foreign import CONFTEST, run
-from test_runs import NO_TORCH
 from test_store import bytes_of
 
 from ptq.cli import main
@@ -329,7 +328,7 @@ def test_a_remote_that_is_down_is_told_once_for_all_workers(
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("PTQ_CACHE", str(tmp_path / "a"))
-    (repository.path / "conftest.py").write_text(NO_TORCH + CONFTEST)
+    (repository.path / "conftest.py").write_text(CONFTEST)
     result = run(repository, "--ptq-store", str(tmp_path / "file" / "x"), "-n", "2", "-k", "minmax and not channel")
     result.assert_outcomes(passed=3)
     assert result.ret == 0

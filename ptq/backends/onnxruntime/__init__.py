@@ -57,11 +57,12 @@ class OnnxRuntime:
         every = dict.fromkeys((*LISTED, *AT_RUN_TIME))
         for exclude, dtype, name, granularity in product((NONE, "auto"), every, methods, ("tensor", "channel")):
             method = methods[name]
-            listed = dtype in (AT_RUN_TIME if method.dynamic else LISTED)
+            listed = dtype in (AT_RUN_TIME if method.dynamic else LISTED) and DTYPES[dtype].weight.bits <= method.bits
             if listed and not (method.corrects and dtype in SAME_MODEL):
                 yield Case(workload, self.name, dtype, name, granularity, exclude)
         for dtype, method in product(FEW_BITS, methods.values()):
-            if method.corrects and not (method.listed or method.dynamic or method.transforms):
+            fits = method.corrects and DTYPES[dtype].weight.bits <= method.bits
+            if fits and not (method.listed or method.dynamic or method.transforms):
                 yield Case(workload, self.name, dtype, method.name, "channel")
 
     def unsupported(self, case: Case) -> str | None:

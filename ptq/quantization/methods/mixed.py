@@ -9,7 +9,7 @@ from ptq.quantization.mixed import Mixed
 
 def mixed(share: float, name: str = "mixed") -> Method:
     """The method whose weights take `share` of what they take with 8 bits, see `ptq.quantization.mixed.Mixed`."""
-    return Method(name, mse, frozenset({HISTOGRAM, MOMENTS, SAMPLES}), corrects=Mixed(share), listed=False)
+    return Method(name, mse, frozenset({HISTOGRAM, MOMENTS, SAMPLES}), corrects=Mixed(share), bits=7, listed=False)
 
 
 METHOD = mixed(0.6)
