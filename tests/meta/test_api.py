@@ -18,7 +18,7 @@ from ptq.cases import Case
 from ptq.errors import PtqError
 from ptq.metrics.top1 import Top1
 
-BEST_HERE = "uint8" if quantized._saturates(Case("any", "onnxruntime", "u8s8", "minmax")) else "u8s8"
+BEST_HERE = "uint8" if quantized.saturates(Case("any", "onnxruntime", "u8s8", "minmax")) else "u8s8"
 pytestmark = pytest.mark.usefixtures("store_root")
 
 

@@ -76,6 +76,7 @@ def test_what_calibrates_together_stays_together(tmp_path: Path) -> None:
 
 
 def test_all_that_ask_agree_on_the_first_plan(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec", reason="fsspec is not installed")
     first, second = (Remote(str(tmp_path / "shared")) for _ in range(2))
     remember(first, {"a": (1.0, 2.0), "b": (0.0, 3.0)})
     assert agreed(first, "abc", ["a", "c"], 3) == {"a": (1.0, 2.0)}
@@ -257,9 +258,8 @@ def test_a_shard_says_what_it_needs(shards: Callable[..., Any], repository: pyte
 
 def test_workers_take_the_same_part(repository: pytest.Pytester, shards: Callable[..., Any], tmp_path: Path) -> None:
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")
-    from test_runs import NO_TORCH
-
-    (repository.path / "conftest.py").write_text(NO_TORCH + THREE_GROUPS)
+    pytest.importorskip("fsspec", reason="fsspec is not installed")
+    (repository.path / "conftest.py").write_text(THREE_GROUPS)
     own: list[Mapping[str, Any]] = []
     for more in ((), ("-n", "2")):
         shards("2/3", arguments=(*more, "--ptq-store", str(tmp_path / "shared")))
