@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,11 @@ def write_model(path: Path, scale: float = 1.0, favour: float = 0.0, conv: bool 
 
 def run(repository: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     """pytest in the repository, in this process."""
-    return repository.runpytest_inprocess("-p", "no:randomly", "-p", "no:cacheprovider", *arguments)
+    before = importlib.util.find_spec  # a repository's conftest.py may hide a framework, from itself alone
+    try:
+        return repository.runpytest_inprocess("-p", "no:randomly", "-p", "no:cacheprovider", *arguments)
+    finally:
+        importlib.util.find_spec = before
 
 
 def write_repository(folder: Path) -> None:
