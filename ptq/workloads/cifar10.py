@@ -8,6 +8,7 @@ from pathlib import Path
 from ptq.data.cifar10 import files, read
 from ptq.data.contract import InputContract
 from ptq.data.images import Split
+from ptq.data.model_folder import data_folder
 from ptq.data.reader import Reader
 from ptq.data.samples import ArraySamples
 from ptq.data.sampling import calibration_samples, evaluation_samples
@@ -67,9 +68,7 @@ def _tflite(data: Path | None) -> Path:
 
 
 def _folder(data: Path | None) -> Path:
-    if data is None:
-        raise NoData("no data: name the folder that holds cifar-10-batches-py with --ptq-data DIR or PTQ_DATA=DIR")
-    return data
+    return data_folder(data, "cifar-10-batches-py")
 
 
 def _find(folder: Path, name: str) -> Path | None:

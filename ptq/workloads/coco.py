@@ -11,6 +11,7 @@ from ptq.checks.letterbox import check_letterbox
 from ptq.data.coco import CocoImages, read_coco
 from ptq.data.contract import InputContract
 from ptq.data.image_files import ImageFiles, list_images, sample
+from ptq.data.model_folder import data_folder
 from ptq.data.reader import Reader
 from ptq.engine.workload import Workload
 from ptq.errors import NoData, NotInstalled
@@ -95,9 +96,7 @@ def _images(data: Path | None, split: str) -> Path:
 
 
 def _folder(data: Path | None) -> Path:
-    if data is None:
-        raise NoData("no data: name the folder that holds coco/ and models/ with --ptq-data DIR or PTQ_DATA=DIR")
-    return data
+    return data_folder(data, "coco/ and models/")
 
 
 def _needs_opencv_and_pycocotools() -> None:
