@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
+from ptq.backends.installed import installed
 from ptq.backends.int8_proof import require_int8
 from ptq.backends.onnxruntime import OnnxRuntime
 from ptq.backends.openvino import presets
@@ -37,13 +37,7 @@ class OpenVino:
         return None if find_spec("openvino") is not None else _INSTALL
 
     def versions(self) -> Mapping[str, str]:
-        found = {}
-        for name in ("openvino", "nncf", "onnxruntime", "onnx", "numpy"):
-            try:
-                found[name] = version(name)
-            except PackageNotFoundError:
-                found[name] = "absent"
-        return found
+        return installed("openvino", "nncf", "onnxruntime", "onnx", "numpy")
 
     def cases(self, workload: str, methods: Mapping[str, Method]) -> Iterable[Case]:
         yield Case(workload, self.name, FP32)

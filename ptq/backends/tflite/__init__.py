@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from ptq.backends.installed import installed
 from ptq.backends.int8_proof import require_int8
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.backends.tflite import file
@@ -33,13 +33,7 @@ class TfLite:
         return None if find_spec("ai_edge_litert") is not None else "not installed: pip install 'ptq[litert]'"
 
     def versions(self) -> Mapping[str, str]:
-        found = {}
-        for name in ("tensorflow", "keras", "ai-edge-litert", "numpy"):
-            try:
-                found[name] = version(name)
-            except PackageNotFoundError:
-                found[name] = "absent"
-        return found
+        return installed("tensorflow", "keras", "ai-edge-litert", "numpy")
 
     def cases(self, workload: str, methods: Mapping[str, Method]) -> Iterable[Case]:
         """The converter's ranges are its own: the smallest and largest value seen."""

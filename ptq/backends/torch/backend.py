@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptq.backends.batching import filled
+from ptq.backends.installed import installed
 from ptq.backends.int8_proof import require_int8
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.backends.torch import observers as torch_observers
 from ptq.backends.torch.file import Qparams, TorchFile, load_state
 from ptq.backends.torch.from_onnx import TorchGraph, graph_module
 from ptq.backends.torch.plain import Node, plain, require_plain
-from ptq.backends.torch.runtime import deprecations, installed, missing, predictor, running, tensors
+from ptq.backends.torch.runtime import deprecations, missing, predictor, running, tensors
 from ptq.cases import FP32, Case
 from ptq.data.batch import Batch
 from ptq.data.samples import first_batch

@@ -6,7 +6,6 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -24,17 +23,6 @@ def missing(*packages: str) -> str | None:
     if all(importlib.util.find_spec(package) is not None for package in ("torch", "onnx2torch", *packages)):
         return None
     return "not installed: pip install 'ptq[torch]'"
-
-
-def installed(*packages: str) -> dict[str, str]:
-    """Versions by distribution name, without importing any; ``absent`` for one that is not there."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
 
 
 @contextmanager
