@@ -101,7 +101,9 @@ class Backend(Protocol):
         ...
 
     def unsupported(self, case: Case) -> str | None:
-        """Why a case cannot be, in the framework's own words where it has any; None when it can."""
+        """Why a case cannot be, in the framework's own words where it has any; None when it can. A dtype that the
+        backend does not make is among them: the case's name would say what the file is not.
+        """
         ...
 
     def suffix(self, case: Case) -> str:
