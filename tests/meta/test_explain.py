@@ -245,6 +245,8 @@ def test_an_explanation_is_kept_and_comes_back_as_it_was(tmp_path: Path) -> None
     assert again == first
     assert store.counts["explanation", "made"] == store.counts["explanation", "found"] == 1
     assert first.of == "calibration"
+    assert 0.5 < sum(row.time or 0.0 for row in first.rows) <= 1.0 + 1e-9
+    assert all(row.time is not None for row in first.rows)
     assert first.sentence.startswith("int8.onnx: no layer stands out")
 
 
@@ -256,6 +258,8 @@ def test_a_case_of_another_runtime_is_explained_by_a_file_like_it(tmp_path: Path
         "planted-torch-uint8-minmax-channel: digits_resnet8_1/re_lu_1_2/Relu gives channel 3"
     )
     assert found.notes["explained by"].startswith("planted-onnxruntime-uint8-minmax-channel, a QDQ file")
+    assert {row.time for row in found.rows} == {None}
+    assert found.notes["time"] == "blank: torch does not say what a node takes"
 
 
 def test_rows_carry_the_names_of_the_file_that_was_given(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
@@ -127,6 +127,11 @@ class OnnxRuntime:
         from ptq.backends.onnxruntime.census import census
 
         return census(artifact)
+
+    def node_shares(self, model: Path, batches: Sequence[Batch]) -> Mapping[str, float]:
+        from ptq.backends.onnxruntime.profile import node_shares
+
+        return node_shares(model, batches)
 
     def inspect(self, artifact: Path) -> Iterable[tuple[str, str, str]]:
         """(name, op type, inputs -> outputs) of every node, in the graph's order."""
