@@ -26,7 +26,7 @@ def decoupled(net: Net, maps: list[str]) -> Outputs:
         box = net.conv(boxes, f"box{level}", 16, 4, 1, scale=4.0)
         there = net.node("Sigmoid", net.conv(boxes, f"there{level}", 16, 1, 1, scale=6.0, bias=-4.0), f"o{level}")
         score = net.node(
-            "Sigmoid", net.conv(classes, f"class{level}", 16, CLASSES, 1, scale=6.0, bias=-4.0), f"s{level}"
+            "Sigmoid", net.conv(classes, f"class{level}", 16, CLASSES, 1, scale=6.0, bias=-4.0), f"k{level}"
         )
         joined = net.node("Concat", f"{box} {there} {score}", f"joined{level}", axis=1)
         rows.append(net.node("Reshape", f"{joined} flat", f"row{level}"))
