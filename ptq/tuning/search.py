@@ -59,6 +59,9 @@ class Search:
         """Seconds that reporting the best on the other half will take."""
         self._last: Trial | None = None
         self._same = False
+        """Whether auto found nothing to keep in float, so that its cases are the same as those without."""
+        self._kept: tuple[str, ...] = ()
+        """The nodes that auto keeps in float."""
         self._ratios: dict[object, tuple[float, float, float]] = {}
         self._pipelines: dict[tuple[bool, tuple[str, ...]], Pipeline] = {}
 
@@ -100,26 +103,30 @@ class Search:
         return not self._met or self.deadline.left > (1 - PATIENCE) * self.deadline.seconds
 
     def _candidates(self) -> Iterator[tuple[Case, tuple[str, ...]]]:
-        """The cheapest answers first: fixed recipes; the same with ``auto``; then the worst layers in float."""
+        """The cheapest answers first: fixed recipes; the same with what ``auto`` finds in float; then the worst layers,
+        too. Of recipes that are slower than others tried, one that meets the bar will do."""
         every = levels(load(self.pipeline(()).source.onnx), self.minimise)
-        for exclude in ((), ("auto",)):
-            for level in every if not self._met else ():
-                yield from self._recipes(level, exclude)
+        for auto, every_one in ((False, False), (True, False), (False, True)):
+            for at, level in enumerate(every if not self._met and (self._same or not every_one) else ()):
+                for case, exclude in self._recipes(level, auto, every_one):
+                    yield case, exclude
+                    if at and self._met:
+                        break
                 if self._met:
                     break
         yield from self._lifted()
 
-    def _recipes(self, level: list[Recipe], exclude: tuple[str, ...]) -> Iterator[tuple[Case, tuple[str, ...]]]:
-        lost = False
+    def _recipes(self, level: list[Recipe], auto: bool, every_one: bool) -> Iterator[tuple[Case, tuple[str, ...]]]:
+        """Those not tried yet. Where half of the answers is gone, what `auto` finds is tried before `every_one`."""
+        tried = {each.case for each in self.trials}
         for dtype, method in level:
             dynamic = self._method(method).dynamic
-            # where half of the answers is gone, another way to choose ranges does not bring them back
-            if (lost and not dynamic) or (exclude and dynamic) or not self._patient:
+            gone = any(each.lost and not each.exclude for each in self.trials) and not (every_one or auto or dynamic)
+            case = self._case(dtype, method, auto)
+            if case in tried or gone or (auto and (dynamic or self._same)) or not self._patient:
                 continue
-            yield self._case(dtype, method, bool(exclude)), exclude
-            if exclude and self._same:  # nothing was found to keep in float: all of this was tried
-                return
-            lost = lost or (not exclude and not dynamic and self._last is not None and self._last.lost)
+            # what is found with one recipe serves the others: looking for it costs more than trying them
+            yield case, (self._kept or ("auto",)) if auto else ()
 
     def _lifted(self) -> Iterator[tuple[Case, tuple[str, ...]]]:
         """Of a recipe that misses the bar and is cheaper than what meets it, its worst layers in float: ever more until
@@ -128,14 +135,15 @@ class Search:
         if start is None or not self._patient:
             return
         layers, case = self._worst(start), replace(start.case, exclude="auto")
+        kept = self._kept if start.exclude == ("auto",) else start.exclude
         failed, enough = 0, None
         for count in LIFTED:
             if enough is None and count <= len(layers) // 2 and self._cheaper(self._last or start):
-                yield case, (*start.exclude, *layers[:count])
+                yield case, (*kept, *layers[:count])
                 failed, enough = (failed, count) if self._enough else (count, None)
         while enough is not None and enough - failed > 1:
             middle = (failed + enough) // 2
-            yield case, (*start.exclude, *layers[:middle])
+            yield case, (*kept, *layers[:middle])
             failed, enough = (failed, middle) if self._enough else (middle, enough)
 
     @property
@@ -174,9 +182,9 @@ class Search:
         if self.best is None and not self.out.exists():
             write_bytes(self.out, artifact.path.read_bytes())
         plain = replace(case, exclude=NONE)
-        self._same = exclude == ("auto",) and any(
-            each.case == plain and self.pipeline(()).artifact(plain).digest == artifact.digest for each in self.trials
-        )
+        if exclude == ("auto",):
+            self._kept = tuple(json.loads(artifact.notes.get("nodes in float", "[]")))
+            self._same = not self._kept and any(each.case == plain for each in self.trials)
         if self._same:
             self.say(f"{case}: {artifact.notes.get('auto', 'nothing is kept in float')}; so it is {plain}")
             return

@@ -42,7 +42,7 @@ class Trial:
     lost: bool = False
 
     def __str__(self) -> str:
-        kept = f", in float: {', '.join(self.exclude)}" if self.exclude else ""
+        kept = f", {len(self.exclude)} nodes in float" if self.exclude not in ((), ("auto",)) else ""
         drop = f"drop {self.drop.drop:+.2f} [{self.drop.low:+.2f}, {self.drop.high:+.2f}] on {self.n} samples"
         gave = f"{self.kept_db:.1f} dB, time ratio {self.ratio[0]:.3f}, {self.size_bytes:,} bytes"
         return f"{self.case}: {drop}, {gave}{kept}"
@@ -53,8 +53,11 @@ class Trial:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        drop, more = [self.drop.drop, self.drop.low, self.drop.high], sum(each != "auto" for each in self.exclude)
-        name = self.case.id.removeprefix(f"{self.case.workload}-") + (f", {more} more in float" if more else "")
+        drop, more = (
+            [self.drop.drop, self.drop.low, self.drop.high],
+            0 if self.exclude == ("auto",) else len(self.exclude),
+        )
+        name = self.case.id.removeprefix(f"{self.case.workload}-") + (f", {more} nodes in float" if more else "")
         return {
             **{
                 "case": self.case.id,

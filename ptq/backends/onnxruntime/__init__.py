@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -94,6 +95,7 @@ class OnnxRuntime:
             )
             excluded += more
             plan = replace(plan, exclude=[each.node for each in excluded])
+            notes["nodes in float"] = json.dumps(list(plan.exclude))
         if excluded:
             notes["in float"] = summary(excluded)
         if method.corrects is None:
