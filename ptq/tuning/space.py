@@ -18,7 +18,8 @@ def levels(model: Any, minimise: str) -> list[list[Recipe]]:
     list is asked where none of them will do.
 
     u8s8 has the fastest kernels; where these saturate, u8s7 has the same and is right. Many convolutions of one channel
-    each (depthwise) add equalization. Where most layers are products of matrices, activations may be quantized at run time.
+    each (depthwise) add equalization. Where most layers are products of matrices, activations may be quantized at run
+    time.
     """
     graph = Graph(model.graph)
     layers = [node for node in graph.nodes if len(node.input) > 1 and node.input[1] in graph.constants]
