@@ -24,7 +24,18 @@ from ptq.engine.step import Step
 from ptq.errors import PtqError
 from ptq.files import cache_folder, file_digest
 
-KINDS = ("model", "samples", "statistics", "artifact", "census", "predictions", "score", "explanation", "source")
+KINDS = (
+    "model",
+    "samples",
+    "statistics",
+    "artifact",
+    "census",
+    "predictions",
+    "score",
+    "explanation",
+    "ratio",
+    "source",
+)
 _TAG = "CACHEDIR.TAG"
 _OWN = re.compile(r"(\.making-)?[0-9a-f]{64}\b")
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# What ptq keeps; `ptq cache clear` empties it.\n"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
@@ -94,6 +95,7 @@ class OnnxRuntime:
             )
             excluded += more
             plan = replace(plan, exclude=[each.node for each in excluded])
+            notes["nodes in float"] = json.dumps(list(plan.exclude))
         if excluded:
             notes["in float"] = summary(excluded)
         if method.corrects is None:
@@ -127,6 +129,11 @@ class OnnxRuntime:
         from ptq.backends.onnxruntime.census import census
 
         return census(artifact)
+
+    def node_shares(self, model: Path, batches: Sequence[Batch]) -> Mapping[str, float]:
+        from ptq.backends.onnxruntime.profile import node_shares
+
+        return node_shares(model, batches)
 
     def inspect(self, artifact: Path) -> Iterable[tuple[str, str, str]]:
         """(name, op type, inputs -> outputs) of every node, in the graph's order."""
