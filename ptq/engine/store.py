@@ -46,6 +46,10 @@ class Entry:
     made: bool = False
 
 
+class NotThere(Exception):
+    """What a step makes is nowhere, and may not be made now."""
+
+
 class Store:
     """Files addressed by the key of the step that made them.
 
@@ -65,13 +69,15 @@ class Store:
         self._asked: list[list[tuple[str, float]]] = []
         self._nested: list[float] = []
         self._presence: FileLock | None = None
+        self._builds = True
 
     def get(self, step: Step) -> Entry:
         """The entry of a step, made if it is not there yet or is damaged. Raises what making it raises."""
         entry, how = self._found(step), "found"
         if entry is None:
-            entry, how = self._bring(step, build=True)
-        assert entry is not None  # making it raises where it cannot be made
+            entry, how = self._bring(step, self._builds)
+        if entry is None:  # making it raises where it cannot be made
+            raise NotThere(step.title)
         self.counts[step.kind, how] += 1
         if self._asked:
             self._asked[-1].append((step.kind, entry.seconds))
@@ -83,6 +89,15 @@ class Store:
         if entry is not None or self.remote is None:
             return entry
         return self._bring(step, build=False)[0]
+
+    @contextlib.contextmanager
+    def making_nothing(self) -> Iterator[None]:
+        """Within the block, `get` raises `NotThere` for what would have to be made."""
+        self._builds = False
+        try:
+            yield
+        finally:
+            self._builds = True
 
     def usage(self) -> Iterator[tuple[str, int, int]]:
         """(kind, files, bytes) for every kind there is something of."""

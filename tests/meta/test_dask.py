@@ -137,6 +137,17 @@ def test_a_run_through_dask_is_equal_to_the_byte(
     ]
     assert digests[0] == digests[1]
     assert len(digests[0]) == 4
+    with monkeypatch.context() as patch:  # all is there: a warm run takes no second longer than one without
+        patch.setattr("ptq.plugin.cluster.distribute", lambda *_: pytest.fail("nothing need be made"))
+        result = run(repository, *few, "--ptq-json", "warm.json", "--ptq-dask=local:2")
+    result.assert_outcomes(passed=4, deselected=3)
+    result.stdout.fnmatch_lines(["ptq: dask: all that tests will ask for is in the store: no worker was asked"])
+    assert timeless(repository.path / "alone.json") == timeless(repository.path / "warm.json")
+    damaged = next((tmp_path / "dask" / "predictions").glob("??/*.npz"))
+    damaged.write_bytes(b"damaged")
+    result = run(repository, *few, "--ptq-json", "mended.json", "--ptq-dask=local:1")
+    result.stdout.fnmatch_lines(["ptq: store: 0 made, *", "ptq: dask: [12] of [12] tasks made by 1 workers in * s"])
+    assert timeless(repository.path / "alone.json") == timeless(repository.path / "mended.json")
 
 
 def test_what_cannot_go_with_dask_is_refused_with_a_reason(repository: pytest.Pytester) -> None:
