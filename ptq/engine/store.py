@@ -11,7 +11,7 @@ import tempfile
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,15 @@ class Store:
         if entry is not None or self.remote is None:
             return entry
         return self._bring(step, build=False)[0]
+
+    def all_of(self, steps: Iterable[Step]) -> list[Path]:
+        """The files of all steps; none where one is neither here nor in the remote."""
+        found = []
+        for step in steps:
+            if (entry := self.find(step)) is None:
+                return []
+            found.append(entry.path)
+        return found
 
     @contextlib.contextmanager
     def making_nothing(self) -> Iterator[None]:

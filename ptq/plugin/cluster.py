@@ -16,6 +16,7 @@ import pytest
 
 from ptq.cases import Case
 from ptq.data.blocks import BLOCK
+from ptq.engine.predictions import EVALUATED, block_count
 from ptq.engine.progress import Notify
 from ptq.engine.store import NotThere
 from ptq.errors import NotInstalled, PtqError, one_line
@@ -122,7 +123,7 @@ def _submitted(
     names = {task.name for task in todo}
     for place, task in enumerate(todo):
         futures[task.name] = client.submit(
-            work, job, task.case, [futures[name] for name in task.needs if name in names], task.block,
+            work, job, task.case, [futures[name] for name in task.needs if name in names], task.part,
             key=f"ptq-{token}-{task.name}", pure=False, retries=3, priority=-place,
             workers=None if fit is True else fit,
         )  # fmt: skip
@@ -188,12 +189,16 @@ def _there(judge: Judge, case: Case) -> bool:
     return True
 
 
-def _blocks(judge: Judge, workloads: Collection[str]) -> dict[str, int]:
-    """How many blocks the calibration samples of workloads have, as far as that is known before a model is."""
+def _blocks(judge: Judge, workloads: Collection[str]) -> dict[str, tuple[int, int]]:
+    """How many blocks the calibration and the evaluation samples of workloads have."""
     found = {}
     for name in workloads:
         with suppress(PtqError):  # said where the case is judged
-            found[name] = -(-judge.pipelines[name].facts("calibration").n // BLOCK)
+            pipeline = judge.pipelines[name]
+            seen, asked = (pipeline.facts(which).n for which in ("calibration", "evaluation"))
+            # a model that has to be converted first, is so here: everything of it waits for that
+            evaluated = block_count(asked, pipeline.signature, pipeline.batch) if asked > EVALUATED else 1
+            found[name] = -(-seen // BLOCK), evaluated
     return found
 
 
