@@ -220,17 +220,23 @@ class Pipeline:
         }
         return Measured(compared, artifact, self.artifact(reference), taken)
 
+    def evaluate_block(self, case: Case, number: int) -> None:
+        """Evaluate one block of samples; nothing where all are one block."""
+        parts = self._predict(case, Metric()).parts  # whatever the metric, blocks are the same
+        if number < len(parts):
+            self.store.get(parts[number])
+
     def census(self, case: Case) -> Census:
         """What the runtime executes for the case's artifact."""
         artifact = self.artifact(case)  # says so where the backend is not installed, before it is asked for versions
         step = Count(case, self.registry.backend(case), self.registry.versions(case.backend), artifact)
         return Census.from_json(json.loads(self.store.get(step).path.read_text()))
 
-    def passes_of(self, case: Case) -> Passes:
+    def passes_of(self, case: Case, depth: int | None = None) -> Passes:
         """The passes over the calibration samples of the model that the case was quantized from, which a method's
-        transforms may have rewritten."""
+        transforms may have rewritten: all, or the first `depth` of them."""
         method = self.registry.methods.get(case.method)
-        return self._rewritten(method.transforms if method else ())
+        return self._rewritten(method.transforms[:depth] if method else ())
 
     def predictor(self, case: Case, threads: int = 1) -> Predictor:
         """The case's artifact, loaded."""
@@ -276,22 +282,23 @@ class Pipeline:
             chosen=self._chosen,
         )
 
+    def _predict(self, case: Case, metric: Metric) -> Predict:
+        return Predict(
+            case=case,
+            backend=self.registry.backend(case),
+            versions=self.registry.versions(case.backend),
+            artifact=self.artifact(case),
+            samples=self._evaluation,
+            signature=self.signature,
+            contracts=self.contracts,
+            metric=metric,
+            batch=self.batch,
+        )
+
     def _predicted(self, case: Case, metric: Metric) -> Entry:
         known = (case, type(metric).__qualname__)
         if known not in self._predictions:
-            artifact = self.artifact(case)
-            step = Predict(
-                case=case,
-                backend=self.registry.backend(case),
-                versions=self.registry.versions(case.backend),
-                artifact=artifact,
-                samples=self._evaluation,
-                signature=self.signature,
-                contracts=self.contracts,
-                metric=metric,
-                batch=self.batch,
-            )
-            self._predictions[known] = self.store.get(step)
+            self._predictions[known] = self.store.get(self._predict(case, metric))
         return self._predictions[known]
 
     @cached_property

@@ -11,7 +11,7 @@ import tempfile
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,10 @@ class Entry:
     made: bool = False
 
 
+class NotThere(Exception):
+    """What a step makes is nowhere, and may not be made now."""
+
+
 class Store:
     """Files addressed by the key of the step that made them.
 
@@ -76,13 +80,15 @@ class Store:
         self._asked: list[list[tuple[str, float]]] = []
         self._nested: list[float] = []
         self._presence: FileLock | None = None
+        self._builds = True
 
     def get(self, step: Step) -> Entry:
         """The entry of a step, made if it is not there yet or is damaged. Raises what making it raises."""
         entry, how = self._found(step), "found"
         if entry is None:
-            entry, how = self._bring(step, build=True)
-        assert entry is not None  # making it raises where it cannot be made
+            entry, how = self._bring(step, self._builds)
+        if entry is None:  # making it raises where it cannot be made
+            raise NotThere(step.title)
         self.counts[step.kind, how] += 1
         if self._asked:
             self._asked[-1].append((step.kind, entry.seconds))
@@ -94,6 +100,24 @@ class Store:
         if entry is not None or self.remote is None:
             return entry
         return self._bring(step, build=False)[0]
+
+    def all_of(self, steps: Iterable[Step]) -> list[Path]:
+        """The files of all steps; none where one is neither here nor in the remote."""
+        found = []
+        for step in steps:
+            if (entry := self.find(step)) is None:
+                return []
+            found.append(entry.path)
+        return found
+
+    @contextlib.contextmanager
+    def making_nothing(self) -> Iterator[None]:
+        """Within the block, `get` raises `NotThere` for what would have to be made."""
+        self._builds = False
+        try:
+            yield
+        finally:
+            self._builds = True
 
     def usage(self) -> Iterator[tuple[str, int, int]]:
         """(kind, files, bytes) for every kind there is something of."""
