@@ -107,10 +107,7 @@ def series(runs: Sequence[Past]) -> list[Series]:
     looks = [step for key, found in by.items() for step in _drifts(found, marked[key], -1.0)]
     apart = threshold([(step.lost + step.won, step.p) for step in looks])
     drifts = {key: [step for step in _drifts(found, marked[key], apart) if step.changed] for key, found in by.items()}
-    return [
-        Series(*key, tuple(found), (*filter(None, marked[key]), *drifts[key]))
-        for key, found in sorted(by.items())
-    ]
+    return [Series(*key, tuple(found), (*filter(None, marked[key]), *drifts[key])) for key, found in sorted(by.items())]
 
 
 def _drifts(runs: Sequence[Past], steps: Sequence[Step | None], at: float) -> Iterator[Step]:
