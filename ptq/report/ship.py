@@ -19,9 +19,9 @@ def ship(results: Sequence[Row], timings: Sequence[Row] = ()) -> list[str]:
     """One line a judged workload: its best passing quantized case, or that none passes.
 
     `results` as `Result.as_json` gives them, `timings` the objects of the report's ``latency``. Passing: the verdict is
-    ``pass``, and neither the result nor a race of its graph is red. Best: what runs mostly in float goes last, before it
-    what is slower than the float model wherever it was raced, then the order of `ptq.report.ranking.merit`. A drop is
-    positive when accuracy is lost.
+    ``pass``, and neither the result nor a race of its graph is red. Best: what runs mostly in float goes last, before
+    it what is slower than the float model wherever it was raced, then the order of `ptq.report.ranking.merit`. A drop
+    is positive when accuracy is lost.
     """
     judged = [row for row in results if row["verdict"] in JUDGED]
     red = {case_id for race in timings if race["red"] for case_id in race["stands_for"]}
