@@ -92,7 +92,12 @@ class Tuned(os.PathLike[str]):
         """Plain JSON: ``schema, sentence, best, met, drop, n, unit, max_drop, ended, trials, text``."""
         drop = None if self.drop is None else [self.drop.drop, self.drop.low, self.drop.high]
         return {
-            **{"schema": SCHEMA, "sentence": self.sentence, "text": str(self), "best": self.best.as_json()},
+            **{
+                "schema": SCHEMA,
+                "sentence": self.sentence,
+                "text": str(self).partition("\n")[2],
+                "best": self.best.as_json(),
+            },
             **{"met": self.met, "drop": drop, "n": self.n, "unit": self.unit, "max_drop": self.max_drop},
             **{"ended": self.ended, "trials": [each.as_json() for each in self.trials]},
         }

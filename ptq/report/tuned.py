@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ptq.report.html import environment
@@ -13,26 +13,33 @@ def page(content: Mapping[str, Any]) -> str:
     """The page of a `Tuned`, as its `as_json` gives it."""
     trials = content["trials"]
     row = {"metric": "drop", "unit": content["unit"], "higher_is_better": False}
+    kept = [each for each in trials if not each["lost"]]
+    drawn = [("time", trials), *([("time", kept)] if 0 < len(kept) < len(trials) else []), ("size", kept or trials)]
     return (
         environment()
         .get_template("tuned.html.j2")
-        .render(content=content, trials=trials, row=row, figures=[_figure(content, name) for name in ("time", "size")])
+        .render(
+            content=content,
+            trials=trials,
+            row=row,
+            figures=[_figure(each, cost, content["unit"]) for cost, each in drawn],
+        )
     )
 
 
-def _figure(content: Mapping[str, Any], cost: str) -> Scatter:
+def _figure(trials: Sequence[Mapping[str, Any]], cost: str, unit: str) -> Scatter:
+    timed = cost == "time"
     points = [
         Point(
-            cost=each["ratio"][0] if cost == "time" else each["size_bytes"] / 1000,
+            cost=each["ratio"][0] if timed else each["size_bytes"] / 1000,
             value=each["drop"][0],
             dtype=each["dtype"],
             label=each["name"],
-            size=each["size_bytes"] if cost == "time" else None,
+            size=each["size_bytes"] if timed else None,
             values=(each["drop"][1], each["drop"][2]),
-            costs=(each["ratio"][1], each["ratio"][2]) if cost == "time" else None,
+            costs=(each["ratio"][1], each["ratio"][2]) if timed else None,
             index=at,
         )
-        for at, each in enumerate(content["trials"])
+        for at, each in enumerate(trials)
     ]
-    name = "time / the float model's" if cost == "time" else "size, kB"
-    return scatter(points, name, f"drop, {content['unit']}", higher_is_better=False)
+    return scatter(points, "time / the float model's" if timed else "size, kB", f"drop, {unit}", higher_is_better=False)

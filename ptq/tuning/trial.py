@@ -66,7 +66,13 @@ class Trial:
                 "exclude": list(self.exclude),
                 "drop": drop,
             },
-            **{"n": self.n, "kept_db": self.kept_db, "ratio": list(self.ratio), "size_bytes": self.size_bytes},
+            **{
+                "n": self.n,
+                "kept_db": self.kept_db,
+                "ratio": list(self.ratio),
+                "size_bytes": self.size_bytes,
+                "lost": self.lost,
+            },
         }
 
 
