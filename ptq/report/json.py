@@ -12,7 +12,8 @@ Schema ``ptq/1``, one object:
 
     - ``id, workload, backend, dtype, method, granularity, exclude``: the case; dtype of the float case is ``fp32``.
     - ``metric``: ``top1``, ``map50_95`` or what the workload's metric is called. ``unit``: ``share`` for values in
-      0..1, else the unit of its values. ``higher_is_better``: false for a loss.
+      0..1, else the unit of its values. ``higher_is_better``: false for a loss. ``has_drop``: false where the
+      value is a distance to the float model already, so that drop says nothing.
     - ``truth``: ``given``, or ``float model`` where no targets were: values are against its answers then.
     - ``correct, fp32_correct``: images that are right, null where the metric does not count them.
     - ``n, value, fp32_value, drop, interval, p``: drop and interval in percentage points for a share, else in the
@@ -82,7 +83,7 @@ from ptq.report.timings import Race
 
 SCHEMA = "ptq/1"
 Row = Mapping[str, Any]
-_ADDED = ("unit", "higher_is_better", "truth", "cosine")
+_ADDED = ("unit", "higher_is_better", "truth", "cosine", "has_drop")
 """Fields of a result that reports of an earlier ptq lack; their defaults are what was the case then."""
 _FIELDS = {"id": str, **get_type_hints(Case), **get_type_hints(Result)}
 del _FIELDS["case"]
