@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ptq.errors import one_line
-from ptq.files import write_bytes
+from ptq.files import scratch, write_bytes
 from ptq.models.onnx_file import load, serialized
 from ptq.models.session import session
 
@@ -64,7 +63,7 @@ def _symbolic(proto: Any, model: Path, notes: dict[str, str]) -> Any:
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
     # where it fails, it leaves the model in the current folder
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with scratch() as folder, contextlib.chdir(folder):
         return SymbolicShapeInference.infer_shapes(proto, 2**31 - 1, False, False, 0)
 
 
@@ -72,8 +71,8 @@ def _fused(proto: Any, model: Path, notes: dict[str, str]) -> Any:
     """What onnxruntime's basic optimizations leave: constants folded, a BatchNorm inside its convolution."""
     import onnx
 
-    with tempfile.TemporaryDirectory() as folder:
-        fused = Path(folder) / "fused.onnx"
+    with scratch() as folder:
+        fused = folder / "fused.onnx"
         session(serialized(proto, model), basic=True, save_to=fused, name=model)
         return onnx.load(fused)
 

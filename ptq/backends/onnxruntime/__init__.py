@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from ptq.cases import FP32, NONE, Case
 from ptq.data.batch import Batch
 from ptq.data.signature import Signature
 from ptq.errors import BadModel, one_line
+from ptq.files import scratch
 from ptq.models.onnx_file import load, signature, write_whole
 from ptq.models.session import feed, session, shapes
 from ptq.quantization.calibration import Calibration
@@ -103,8 +103,8 @@ class OnnxRuntime:
             # quantize_dynamic is given the file as users give it, unless it was rewritten
             start = model.onnx if method.dynamic and not method.transforms else model.prepared
             return notes | dict(make(start, plan, out, model.onnx))
-        with tempfile.TemporaryDirectory() as folder:
-            corrected = Path(folder) / "corrected.onnx"
+        with scratch() as folder:
+            corrected = folder / "corrected.onnx"
             plan, done = method.corrects(model.prepared, corrected, plan, calibration)
             make = on_grids if method.dynamic else quantize
             return notes | dict(make(corrected, plan, out, model.onnx)) | {"corrected": done}

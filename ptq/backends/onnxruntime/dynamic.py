@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ptq.backends.onnxruntime.grid import quant_type
 from ptq.backends.onnxruntime.quantize import heard
 from ptq.calibration.layers import Layer, layers
 from ptq.errors import BadModel, Unsupported, one_line
-from ptq.files import write_bytes
+from ptq.files import scratch, write_bytes
 from ptq.models.graph import Graph, attributes
 from ptq.models.onnx_file import load, serialized
 from ptq.quantization.plan import Plan, WeightGrid
@@ -33,8 +32,8 @@ def by_default(model: Path, plan: Plan, out: Path, name: Path | None = None) -> 
     from onnxruntime.quantization import quantize_dynamic
 
     _check(model, plan, name or model)
-    with tempfile.TemporaryDirectory() as folder, heard() as said:
-        own, made = Path(folder) / "model.onnx", Path(folder) / "made.onnx"
+    with scratch() as folder, heard() as said:
+        own, made = folder / "model.onnx", folder / "made.onnx"
         shutil.copyfile(model, own)
         try:
             quantize_dynamic(
