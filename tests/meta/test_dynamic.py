@@ -16,6 +16,7 @@ from ptq.backends.onnxruntime import BACKENDS
 from ptq.backends.onnxruntime.dynamic import by_default, on_grids
 from ptq.calibration.statistics_pass import statistics
 from ptq.cases import Case
+from ptq.data.samples import ArraySamples
 from ptq.engine.pipeline import Pipeline
 from ptq.engine.store import Store
 from ptq.engine.workload import Workload
@@ -141,3 +142,42 @@ def test_a_mask_constant_sets_no_scale(tmp_path: Path) -> None:
     scales = {each.name: numpy_helper.to_array(each) for each in made.graph.initializer if each.name.endswith("_scale")}
     assert scales
     assert max(float(each.max()) for each in scales.values()) < 1e3
+
+
+def test_a_residual_sum_is_not_fused_with_its_normalization(tmp_path: Path) -> None:
+    """onnxruntime's SkipLayerNormalization takes longer than the Add and the LayerNormalization that it stands for."""
+    random = np.random.default_rng(0)
+    held = {name: random.normal(size=(WIDTH, WIDTH)).astype(np.float32) for name in ("w", "v")}
+    held |= {name: random.normal(size=WIDTH).astype(np.float32) for name in ("b", "gamma", "beta")}
+    node = helper.make_node
+    graph = helper.make_graph(
+        [
+            node("LayerNormalization", ["x", "gamma", "beta"], ["first"], "first"),
+            node("MatMul", ["first", "w"], ["hidden"], "hidden"),
+            node("Relu", ["hidden"], ["active"], "active"),
+            node("MatMul", ["active", "v"], ["product"], "product"),
+            node("Add", ["product", "b"], ["biased"], "biased"),
+            node("Add", ["biased", "first"], ["sum"], "sum"),
+            node("LayerNormalization", ["sum", "gamma", "beta"], ["y"], "last"),
+        ],
+        "residual",
+        [helper.make_tensor_value_info("x", 1, ["n", "length", WIDTH])],
+        [helper.make_tensor_value_info("y", 1, ["n", "length", WIDTH])],
+        [numpy_helper.from_array(values, name) for name, values in held.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
+    samples = ArraySamples({"x": random.normal(size=(40, 7, WIDTH)).astype(np.float32)})
+    judged = pipeline(tmp_path, tmp_path / "m.onnx", samples, ("dynamic", "dynamic_smooth_gptq"))
+
+    def executed(method: str) -> set[str]:
+        made = judged.artifact(Case("w", "onnxruntime", "u8s7", method, "channel")).path
+        session(made, save_to=tmp_path / "executed.onnx")
+        return {each.op_type for each in onnx.load(tmp_path / "executed.onnx").graph.node}
+
+    assert "SkipLayerNormalization" in executed("dynamic"), "what the runtime does with its own"
+    own = executed("dynamic_smooth_gptq")
+    assert "SkipLayerNormalization" not in own
+    assert "DynamicQuantizeMatMul" in own, "the bias is still added by the product's kernel"
+    assert (
+        judged.measured(Case("w", "onnxruntime", "u8s7", "dynamic_smooth_gptq", "channel"), 0.95).compared.cosine > 0.99
+    )
