@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ptq.data.batch import FINITE
 from ptq.errors import one_line
 from ptq.files import scratch, write_bytes
+from ptq.models.graph import tensors
 from ptq.models.onnx_file import load, serialized
 from ptq.models.session import session
 
@@ -31,7 +33,8 @@ def prepare(model: Path, out: Path) -> Mapping[str, str]:
 
     proto, notes = load(model), dict[str, str]()
     with _quiet():
-        for name, step in (("opset", _modern), ("symbolic shapes", _symbolic), ("fusion", _fused), ("shapes", _shaped)):
+        steps = (("opset", _modern), ("infinities", _finite), ("symbolic shapes", _symbolic), ("fusion", _fused))
+        for name, step in (*steps, ("shapes", _shaped)):
             try:
                 proto = step(proto, model, notes)
             except Exception as error:  # onnx and onnxruntime raise unrelated classes of their own
@@ -54,6 +57,22 @@ def _modern(proto: Any, model: Path, notes: dict[str, str]) -> Any:
     converted = onnx.version_converter.convert_version(proto, OPSET)
     notes["opset"] = f"{version} converted to {OPSET}"
     return converted
+
+
+def _finite(proto: Any, model: Path, notes: dict[str, str]) -> Any:
+    """Infinite constants as finite ones, of which masks are made too: see `ptq.data.batch.FINITE`."""
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+
+    changed, large = 0, float(np.finfo(np.float32).max) * FINITE
+    for tensor in tensors(proto):
+        if tensor.data_type == TensorProto.FLOAT and not np.isfinite(values := numpy_helper.to_array(tensor)).all():
+            finite = np.where(np.isinf(values), np.sign(values) * large, values).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(finite, tensor.name))
+            changed += 1
+    if changed:
+        notes["infinities"] = f"{changed} constants hold {large:.2g} in place of infinity"
+    return proto
 
 
 def _symbolic(proto: Any, model: Path, notes: dict[str, str]) -> Any:
