@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ptq.data.batch import Batch
+from ptq.files import scratch
 from ptq.models.graph import Graph
 from ptq.models.onnx_file import load
 from ptq.models.session import feed, session
@@ -26,13 +26,13 @@ def node_shares(model: Path, batches: Sequence[Batch]) -> Mapping[str, float]:
     """
     graph = Graph(load(model).graph)
     known = {node.name: node for node in graph.nodes if node.name}
-    with tempfile.TemporaryDirectory() as folder:
-        running = session(model, save_to=Path(folder) / "executed.onnx", profile=Path(folder) / "profile")
+    with scratch() as folder:
+        running = session(model, save_to=folder / "executed.onnx", profile=folder / "profile")
         inputs = [each.name for each in running.get_inputs()]
         for batch in (batch for batch in batches for _ in range(ROUNDS + 1)):
             running.run(None, feed(batch, inputs, model))
         events = json.loads(Path(running.end_profiling()).read_text(encoding="utf-8"))
-        made = {node.name: node.output[0] for node in load(Path(folder) / "executed.onnx").graph.node}
+        made = {node.name: node.output[0] for node in load(folder / "executed.onnx").graph.node}
     fastest: dict[tuple[str, int], int] = {}  # by node and batch: what else the machine does only adds
     runs: Counter[str] = Counter()
     for event in events:
