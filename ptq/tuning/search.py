@@ -257,4 +257,4 @@ class Search:
         """The float model's answers on a few calibration samples."""
         passes = self.pipeline(()).passes
         model = passes.prepared.path
-        return Answers(model, spread(passes.checked, 6 if self._large else 32, fixed_batch(load(model))))
+        return Answers(model, spread(passes.checked, 6 if self._large else 8, fixed_batch(load(model))))
