@@ -57,6 +57,7 @@ class Search:
         self.trials: list[Trial] = []
         self.reserve = 0.0
         """Seconds that reporting the best on the other half will take."""
+        self._slow = True
         self._last: Trial | None = None
         self._same = False
         """Whether auto found nothing to keep in float, so that its cases are the same as those without."""
@@ -67,20 +68,21 @@ class Search:
 
     def run(self) -> str:
         """Try candidates until there is a reason to stop, which is returned; KeyboardInterrupt ends it, too."""
-        for case, exclude in self._candidates():
-            if self.deadline.left <= self.reserve:
-                return f"the {self.deadline.seconds:g} seconds ended"
-            self._last = None
+        candidates, over = self._candidates(), f"the {self.deadline.seconds:g} seconds ended"
+        while self.deadline.left > self.reserve:
+            candidate = None
             try:
                 with self.deadline.held(self.reserve):
-                    self._try(case, exclude)
+                    candidate = next(candidates, None)
+                    if candidate is None:
+                        return "nothing more to try"
+                    self._last = None
+                    self._try(*candidate)
             except KeyboardInterrupt:
-                return "interrupted" if self.deadline.left > self.reserve else (
-                    f"the {self.deadline.seconds:g} seconds ended"
-                )  # fmt: skip
+                return over if self.deadline.left <= self.reserve else "interrupted"
             except Unsupported as reason:
-                self.say(f"{case}: {reason}")
-        return "nothing more to try"
+                self.say(f"{candidate[0]}: {reason}" if candidate else str(reason))
+        return over
 
     def pipeline(self, exclude: tuple[str, ...], quick: bool = False) -> Pipeline:
         """The workload with these nodes in float; `quick`: on a quarter of the samples."""
@@ -185,7 +187,7 @@ class Search:
         if exclude == ("auto",):
             self._kept = tuple(json.loads(artifact.notes.get("nodes in float", "[]")))
             self._same = not self._kept and any(each.case == plain for each in self.trials)
-        if self._same:
+        if self._same and exclude == ("auto",):
             self.say(f"{case}: {artifact.notes.get('auto', 'nothing is kept in float')}; so it is {plain}")
             return
         measured = self._judged(case, exclude)
@@ -204,23 +206,23 @@ class Search:
 
     def _judged(self, case: Case, exclude: tuple[str, ...]) -> Measured:
         """What a candidate loses on the half that is tuned on; on a quarter of it, where that is slow and tells."""
-        quarter = 0.0
-        if self.pipeline(()).facts("evaluation").n >= _LEAST:
+        if self._slow and self.pipeline(()).facts("evaluation").n >= _LEAST:
             found = self.pipeline(exclude, quick=True).measured(case, CONFIDENCE)
             quarter = found.seconds["evaluate"] or 0.0
-            if quarter > SLOW and found.compared.interval.low > self.max_drop:
+            self._slow = quarter > SLOW
+            if self._slow and found.compared.interval.low > self.max_drop:
                 self.reserve = max(self.reserve, _REPORT + 12 * quarter)
                 return found
         found = self.pipeline(exclude).measured(case, CONFIDENCE)
         self.reserve = max(self.reserve, _REPORT + 3 * (found.seconds["evaluate"] or 0.0))
         return found
 
-    def _ratio(self, case: Case, exclude: object, kept: str | None, each: float) -> tuple[float, float, float]:
+    def _ratio(self, case: Case, exclude: tuple[str, ...], kept: str | None, each: float) -> tuple[float, float, float]:
         """Its time / the float model's; one measurement for all that differ in ranges and weights alone."""
         method = self._method(case.method)
         same = case.dtype, exclude, kept, case.method if method.dynamic or method.transforms else None
         if same not in self._ratios:
-            pipeline = self.pipeline(exclude)  # type: ignore[arg-type]
+            pipeline = self.pipeline(exclude)
             step = Time(pipeline, case, pipeline.fixed_batch or self.batch, each)
             value, low, high = json.loads(self.store.get(step).path.read_text())
             self._ratios[same] = value, low, high
