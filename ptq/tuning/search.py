@@ -29,6 +29,8 @@ LIFTED = (1, 2, 4, 8, 16)
 """How many of the worst layers are kept in float, one trial after the other, until the bar is met."""
 SAME = 0.05
 """Costs that differ by less are the same."""
+CLEAR_DB = 3.0
+"""By how much more of the answers one trial must leave than another for that to count: half of the noise."""
 PATIENCE = 0.5
 """The share of the seconds in which recipes are tried that are as fast as one that meets the bar already."""
 SLOW = 2.0
@@ -63,7 +65,7 @@ class Search:
         """Whether auto found nothing to keep in float, so that its cases are the same as those without."""
         self._kept: tuple[str, ...] = ()
         """The nodes that auto keeps in float."""
-        self._ratios: dict[object, tuple[float, float, float]] = {}
+        self._ratios: list[tuple[object, tuple[float, float, float]]] = []
         self._pipelines: dict[tuple[bool, tuple[str, ...]], Pipeline] = {}
 
     def run(self) -> str:
@@ -161,10 +163,11 @@ class Search:
 
     def _cheaper(self, one: Trial) -> bool:
         """Whether it costs less than what meets the bar so far; where nothing does, all is cheap."""
-        return not self._met or self.best is None or self._cost(one) < (1 - SAME) * self._cost(self.best)
+        return not self._met or self.best is None or self._costs(one)[2] < (1 - SAME) * self._costs(self.best)[1]
 
-    def _cost(self, one: Trial) -> float:
-        return one.ratio[0] if self.minimise == TIME else one.size_bytes
+    def _costs(self, one: Trial) -> tuple[float, float, float]:
+        """What is to be small, and its interval."""
+        return one.ratio if self.minimise == TIME else (float(one.size_bytes),) * 3
 
     @property
     def _enough(self) -> bool:
@@ -194,7 +197,7 @@ class Search:
         compared, n = measured.compared, measured.compared.score.n
         gone = abs(compared.score.value - compared.fp32.value) > 0.5 * abs(compared.fp32.value)
         noise = to_db(float(self._answers.noise(artifact.path).max()))
-        ratio = self._ratio(case, exclude, artifact.notes.get("in float"), (measured.seconds["evaluate"] or 0.0) / n)
+        ratio = self._ratio(case, exclude, artifact.path, (measured.seconds["evaluate"] or 0.0) / n)
         size = artifact.path.stat().st_size
         trial = Trial(case, exclude, compared.interval, n, noise, ratio, size, gone and compared.interval.drop > 0)
         self._last = trial
@@ -217,29 +220,37 @@ class Search:
         self.reserve = max(self.reserve, _REPORT + 3 * (found.seconds["evaluate"] or 0.0))
         return found
 
-    def _ratio(self, case: Case, exclude: tuple[str, ...], kept: str | None, each: float) -> tuple[float, float, float]:
-        """Its time / the float model's; one measurement for all that differ in ranges and weights alone."""
-        method = self._method(case.method)
-        same = case.dtype, exclude, kept, case.method if method.dynamic or method.transforms else None
-        if same not in self._ratios:
-            pipeline = self.pipeline(exclude)
-            step = Time(pipeline, case, pipeline.fixed_batch or self.batch, each)
-            value, low, high = json.loads(self.store.get(step).path.read_text())
-            self._ratios[same] = value, low, high
-        return self._ratios[same]
+    def _ratio(self, case: Case, exclude: tuple[str, ...], artifact: Path, each: float) -> tuple[float, float, float]:
+        """Its time / the float model's; one measurement for all files that differ in numbers alone."""
+        graph = load(artifact).graph
+        held = sorted((each.data_type, *each.dims) for each in graph.initializer)
+        same = [node.op_type for node in graph.node], held
+        for known, found in self._ratios:
+            if known == same:
+                return found
+        pipeline = self.pipeline(exclude)
+        step = Time(pipeline, case, pipeline.fixed_batch or self.batch, each)
+        value, low, high = json.loads(self.store.get(step).path.read_text())
+        self._ratios.append((same, (value, low, high)))
+        return value, low, high
 
     def _beats(self, one: Trial) -> bool:
         """Whether a trial beats the best: by meeting the bar, then by cost; of one cost, by fewer nodes in float, then
-        by what is left of the answers, which tells more than a drop on few samples. Where none meets it, by the drop.
+        by what is left of the answers. That comes first of two whose intervals hold the bar: so few samples cannot tell
+        which of them meets it. Where none meets it, by the drop.
         """
         other = self.best
         if other is None:
             return True
         fits, fitted = one.meets(self.max_drop), other.meets(self.max_drop)
+        (mine, low, high), (theirs, lowest, highest) = self._costs(one), self._costs(other)
+        alike = low <= (1 + SAME) * highest and lowest <= (1 + SAME) * high
+        unsure = all(each.drop.low <= self.max_drop <= each.drop.high for each in (one, other))
+        if alike and unsure and one.exclude == other.exclude and abs(one.kept_db - other.kept_db) > CLEAR_DB:
+            return one.kept_db > other.kept_db
         if not (fits and fitted):
             return fits or (not fitted and one.drop.drop < other.drop.drop)
-        mine, theirs = self._cost(one), self._cost(other)
-        if mine < (1 - SAME) * theirs or mine > (1 + SAME) * theirs:
+        if not alike:
             return mine < theirs
         return (-len(one.exclude), one.kept_db) > (-len(other.exclude), other.kept_db)
 
