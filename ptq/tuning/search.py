@@ -25,7 +25,7 @@ from ptq.tuning.deadline import Deadline
 from ptq.tuning.space import TIME, Recipe, levels
 from ptq.tuning.trial import Time, Trial
 
-LIFTED = (1, 2, 4, 8, 16)
+LIFTED = (1, 2, 4, 8, 16, 32)
 """How many of the worst layers are kept in float, one trial after the other, until the bar is met."""
 SAME = 0.05
 """Costs that differ by less are the same."""
@@ -133,33 +133,37 @@ class Search:
             yield case, (self._kept or ("auto",)) if auto else ()
 
     def _lifted(self) -> Iterator[tuple[Case, tuple[str, ...]]]:
-        """Of a recipe that misses the bar and is cheaper than what meets it, its worst layers in float: ever more until
+        """Of recipes that miss the bar and are cheaper than what meets it, the worst layers in float: ever more until
         the bar is met or nothing is gained; then as few as will do."""
-        start = self._missing
-        if start is None or not self._patient:
-            return
-        layers, case = self._worst(start), replace(start.case, exclude="auto")
-        kept = self._kept if start.exclude == ("auto",) else start.exclude
-        failed, enough = 0, None
-        for count in LIFTED:
-            if enough is None and count <= len(layers) // 2 and self._cheaper(self._last or start):
-                yield case, (*kept, *layers[:count])
-                failed, enough = (failed, count) if self._enough else (count, None)
-        while enough is not None and enough - failed > 1:
-            middle = (failed + enough) // 2
-            yield case, (*kept, *layers[:middle])
-            failed, enough = (failed, middle) if self._enough else (middle, enough)
+        for start in self._missing:
+            if not self._patient or not self._cheaper(start):
+                return
+            layers, case = self._worst(start), replace(start.case, exclude="auto")
+            kept = self._kept if start.exclude == ("auto",) else start.exclude
+            failed, enough = 0, None
+            for count in LIFTED:
+                if enough is None and count <= len(layers) // 2 and self._cheaper(self._last or start):
+                    yield case, (*kept, *layers[:count])
+                    failed, enough = (failed, count) if self._enough else (count, None)
+            while enough is not None and enough - failed > 1:
+                middle = (failed + enough) // 2
+                yield case, (*kept, *layers[:middle])
+                failed, enough = (failed, middle) if self._enough else (middle, enough)
 
     @property
-    def _missing(self) -> Trial | None:
-        """Of the static trials that miss the bar, and are cheaper than one that meets it, that which loses least."""
-        found = [
+    def _missing(self) -> list[Trial]:
+        """Of static trials that miss the bar, one of each dtype, the cheapest first: that whose answers keep most; and
+        those alone that have not lost half of the score, where there are such."""
+        missing = [
             each
             for each in self.trials
-            if not (each.meets(self.max_drop) or (self._met and each.lost) or self._method(each.case.method).dynamic)
-            and self._cheaper(each)
-        ]
-        return min(found, key=lambda each: each.drop.drop, default=None)
+            if not (each.meets(self.max_drop) or self._method(each.case.method).dynamic)
+        ]  # fmt: skip
+        missing = [each for each in missing if not each.lost] or missing
+        best: dict[str, Trial] = {}
+        for each in sorted(missing, key=lambda each: each.kept_db):
+            best[each.case.dtype] = each
+        return sorted(best.values(), key=lambda each: self._costs(each)[0])
 
     def _cheaper(self, one: Trial) -> bool:
         """Whether it costs less than what meets the bar so far; where nothing does, all is cheap."""
