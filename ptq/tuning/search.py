@@ -25,10 +25,12 @@ from ptq.tuning.deadline import Deadline
 from ptq.tuning.space import TIME, Recipe, levels
 from ptq.tuning.trial import Time, Trial
 
-LIFTED = (1, 2, 4, 8, 16)
+LIFTED = (1, 2, 4, 8, 16, 32)
 """How many of the worst layers are kept in float, one trial after the other, until the bar is met."""
 SAME = 0.05
 """Costs that differ by less are the same."""
+CLEAR_DB = 3.0
+"""By how much more of the answers one trial must leave than another for that to count: half of the noise."""
 PATIENCE = 0.5
 """The share of the seconds in which recipes are tried that are as fast as one that meets the bar already."""
 SLOW = 2.0
@@ -57,30 +59,32 @@ class Search:
         self.trials: list[Trial] = []
         self.reserve = 0.0
         """Seconds that reporting the best on the other half will take."""
+        self._slow = True
         self._last: Trial | None = None
         self._same = False
         """Whether auto found nothing to keep in float, so that its cases are the same as those without."""
         self._kept: tuple[str, ...] = ()
         """The nodes that auto keeps in float."""
-        self._ratios: dict[object, tuple[float, float, float]] = {}
+        self._ratios: list[tuple[object, tuple[float, float, float]]] = []
         self._pipelines: dict[tuple[bool, tuple[str, ...]], Pipeline] = {}
 
     def run(self) -> str:
         """Try candidates until there is a reason to stop, which is returned; KeyboardInterrupt ends it, too."""
-        for case, exclude in self._candidates():
-            if self.deadline.left <= self.reserve:
-                return f"the {self.deadline.seconds:g} seconds ended"
-            self._last = None
+        candidates, over = self._candidates(), f"the {self.deadline.seconds:g} seconds ended"
+        while self.deadline.left > self.reserve:
+            candidate = None
             try:
                 with self.deadline.held(self.reserve):
-                    self._try(case, exclude)
+                    candidate = next(candidates, None)
+                    if candidate is None:
+                        return "nothing more to try"
+                    self._last = None
+                    self._try(*candidate)
             except KeyboardInterrupt:
-                return "interrupted" if self.deadline.left > self.reserve else (
-                    f"the {self.deadline.seconds:g} seconds ended"
-                )  # fmt: skip
+                return over if self.deadline.left <= self.reserve else "interrupted"
             except Unsupported as reason:
-                self.say(f"{case}: {reason}")
-        return "nothing more to try"
+                self.say(f"{candidate[0]}: {reason}" if candidate else str(reason))
+        return over
 
     def pipeline(self, exclude: tuple[str, ...], quick: bool = False) -> Pipeline:
         """The workload with these nodes in float; `quick`: on a quarter of the samples."""
@@ -129,40 +133,45 @@ class Search:
             yield case, (self._kept or ("auto",)) if auto else ()
 
     def _lifted(self) -> Iterator[tuple[Case, tuple[str, ...]]]:
-        """Of a recipe that misses the bar and is cheaper than what meets it, its worst layers in float: ever more until
+        """Of recipes that miss the bar and are cheaper than what meets it, the worst layers in float: ever more until
         the bar is met or nothing is gained; then as few as will do."""
-        start = self._missing
-        if start is None or not self._patient:
-            return
-        layers, case = self._worst(start), replace(start.case, exclude="auto")
-        kept = self._kept if start.exclude == ("auto",) else start.exclude
-        failed, enough = 0, None
-        for count in LIFTED:
-            if enough is None and count <= len(layers) // 2 and self._cheaper(self._last or start):
-                yield case, (*kept, *layers[:count])
-                failed, enough = (failed, count) if self._enough else (count, None)
-        while enough is not None and enough - failed > 1:
-            middle = (failed + enough) // 2
-            yield case, (*kept, *layers[:middle])
-            failed, enough = (failed, middle) if self._enough else (middle, enough)
+        for start in self._missing:
+            if not self._patient or not self._cheaper(start):
+                return
+            layers, case = self._worst(start), replace(start.case, exclude="auto")
+            kept = self._kept if start.exclude == ("auto",) else start.exclude
+            failed, enough = 0, None
+            for count in LIFTED:
+                if enough is None and count <= len(layers) // 2 and self._cheaper(self._last or start):
+                    yield case, (*kept, *layers[:count])
+                    failed, enough = (failed, count) if self._enough else (count, None)
+            while enough is not None and enough - failed > 1:
+                middle = (failed + enough) // 2
+                yield case, (*kept, *layers[:middle])
+                failed, enough = (failed, middle) if self._enough else (middle, enough)
 
     @property
-    def _missing(self) -> Trial | None:
-        """Of the static trials that miss the bar, and are cheaper than one that meets it, that which loses least."""
-        found = [
+    def _missing(self) -> list[Trial]:
+        """Of static trials that miss the bar, one of each dtype, the cheapest first: that whose answers keep most; and
+        those alone that have not lost half of the score, where there are such."""
+        missing = [
             each
             for each in self.trials
-            if not (each.meets(self.max_drop) or (self._met and each.lost) or self._method(each.case.method).dynamic)
-            and self._cheaper(each)
-        ]
-        return min(found, key=lambda each: each.drop.drop, default=None)
+            if not (each.meets(self.max_drop) or self._method(each.case.method).dynamic)
+        ]  # fmt: skip
+        missing = [each for each in missing if not each.lost] or missing
+        best: dict[str, Trial] = {}
+        for each in sorted(missing, key=lambda each: each.kept_db):
+            best[each.case.dtype] = each
+        return sorted(best.values(), key=lambda each: self._costs(each)[0])
 
     def _cheaper(self, one: Trial) -> bool:
         """Whether it costs less than what meets the bar so far; where nothing does, all is cheap."""
-        return not self._met or self.best is None or self._cost(one) < (1 - SAME) * self._cost(self.best)
+        return not self._met or self.best is None or self._costs(one)[2] < (1 - SAME) * self._costs(self.best)[1]
 
-    def _cost(self, one: Trial) -> float:
-        return one.ratio[0] if self.minimise == TIME else one.size_bytes
+    def _costs(self, one: Trial) -> tuple[float, float, float]:
+        """What is to be small, and its interval."""
+        return one.ratio if self.minimise == TIME else (float(one.size_bytes),) * 3
 
     @property
     def _enough(self) -> bool:
@@ -185,14 +194,14 @@ class Search:
         if exclude == ("auto",):
             self._kept = tuple(json.loads(artifact.notes.get("nodes in float", "[]")))
             self._same = not self._kept and any(each.case == plain for each in self.trials)
-        if self._same:
+        if self._same and exclude == ("auto",):
             self.say(f"{case}: {artifact.notes.get('auto', 'nothing is kept in float')}; so it is {plain}")
             return
         measured = self._judged(case, exclude)
         compared, n = measured.compared, measured.compared.score.n
         gone = abs(compared.score.value - compared.fp32.value) > 0.5 * abs(compared.fp32.value)
         noise = to_db(float(self._answers.noise(artifact.path).max()))
-        ratio = self._ratio(case, exclude, artifact.notes.get("in float"), (measured.seconds["evaluate"] or 0.0) / n)
+        ratio = self._ratio(case, exclude, artifact.path, (measured.seconds["evaluate"] or 0.0) / n)
         size = artifact.path.stat().st_size
         trial = Trial(case, exclude, compared.interval, n, noise, ratio, size, gone and compared.interval.drop > 0)
         self._last = trial
@@ -204,40 +213,48 @@ class Search:
 
     def _judged(self, case: Case, exclude: tuple[str, ...]) -> Measured:
         """What a candidate loses on the half that is tuned on; on a quarter of it, where that is slow and tells."""
-        quarter = 0.0
-        if self.pipeline(()).facts("evaluation").n >= _LEAST:
+        if self._slow and self.pipeline(()).facts("evaluation").n >= _LEAST:
             found = self.pipeline(exclude, quick=True).measured(case, CONFIDENCE)
             quarter = found.seconds["evaluate"] or 0.0
-            if quarter > SLOW and found.compared.interval.low > self.max_drop:
+            self._slow = quarter > SLOW
+            if self._slow and found.compared.interval.low > self.max_drop:
                 self.reserve = max(self.reserve, _REPORT + 12 * quarter)
                 return found
         found = self.pipeline(exclude).measured(case, CONFIDENCE)
         self.reserve = max(self.reserve, _REPORT + 3 * (found.seconds["evaluate"] or 0.0))
         return found
 
-    def _ratio(self, case: Case, exclude: object, kept: str | None, each: float) -> tuple[float, float, float]:
-        """Its time / the float model's; one measurement for all that differ in ranges and weights alone."""
-        method = self._method(case.method)
-        same = case.dtype, exclude, kept, case.method if method.dynamic or method.transforms else None
-        if same not in self._ratios:
-            pipeline = self.pipeline(exclude)  # type: ignore[arg-type]
-            step = Time(pipeline, case, pipeline.fixed_batch or self.batch, each)
-            value, low, high = json.loads(self.store.get(step).path.read_text())
-            self._ratios[same] = value, low, high
-        return self._ratios[same]
+    def _ratio(self, case: Case, exclude: tuple[str, ...], artifact: Path, each: float) -> tuple[float, float, float]:
+        """Its time / the float model's; one measurement for all files that differ in numbers alone."""
+        graph = load(artifact).graph
+        held = sorted((each.data_type, *each.dims) for each in graph.initializer)
+        same = [node.op_type for node in graph.node], held
+        for known, found in self._ratios:
+            if known == same:
+                return found
+        pipeline = self.pipeline(exclude)
+        step = Time(pipeline, case, pipeline.fixed_batch or self.batch, each)
+        value, low, high = json.loads(self.store.get(step).path.read_text())
+        self._ratios.append((same, (value, low, high)))
+        return value, low, high
 
     def _beats(self, one: Trial) -> bool:
         """Whether a trial beats the best: by meeting the bar, then by cost; of one cost, by fewer nodes in float, then
-        by what is left of the answers, which tells more than a drop on few samples. Where none meets it, by the drop.
+        by what is left of the answers. That comes first of two whose intervals hold the bar: so few samples cannot tell
+        which of them meets it. Where none meets it, by the drop.
         """
         other = self.best
         if other is None:
             return True
         fits, fitted = one.meets(self.max_drop), other.meets(self.max_drop)
+        (mine, low, high), (theirs, lowest, highest) = self._costs(one), self._costs(other)
+        alike = low <= (1 + SAME) * highest and lowest <= (1 + SAME) * high
+        unsure = all(each.drop.low <= self.max_drop <= each.drop.high for each in (one, other))
+        if alike and unsure and one.exclude == other.exclude and abs(one.kept_db - other.kept_db) > CLEAR_DB:
+            return one.kept_db > other.kept_db
         if not (fits and fitted):
             return fits or (not fitted and one.drop.drop < other.drop.drop)
-        mine, theirs = self._cost(one), self._cost(other)
-        if mine < (1 - SAME) * theirs or mine > (1 + SAME) * theirs:
+        if not alike:
             return mine < theirs
         return (-len(one.exclude), one.kept_db) > (-len(other.exclude), other.kept_db)
 
@@ -257,4 +274,4 @@ class Search:
         """The float model's answers on a few calibration samples."""
         passes = self.pipeline(()).passes
         model = passes.prepared.path
-        return Answers(model, spread(passes.checked, 6 if self._large else 32, fixed_batch(load(model))))
+        return Answers(model, spread(passes.checked, 6 if self._large else 8, fixed_batch(load(model))))

@@ -129,9 +129,10 @@ def by_ptq(folder: Path, max_drop: float, seconds: float, out: Path) -> None:
 
 
 def by_nncf(folder: Path, max_drop: float, seconds: float, out: Path) -> None:
-    """Defaults, with all calibration images; validation gives a number an image, as its documentation has it."""
+    """Defaults, with all calibration images; validation is given an onnx.ModelProto, and gives a number an image."""
     import nncf
     import onnx
+    import onnxruntime
 
     calibration, tuned_on = np.load(folder / "calibration.npz"), np.load(folder / "tuned.npz")
     (entry,) = calibration
@@ -139,10 +140,8 @@ def by_nncf(folder: Path, max_drop: float, seconds: float, out: Path) -> None:
     pairs = list(zip(tuned_on["images"], tuned_on["labels"], strict=True))
 
     def validate(model: Any, items: Any) -> tuple[float, list[float]]:
-        right = []
-        for image, label in items:
-            answer = model.run(None, {entry: image[None]})[0]
-            right.append(float(answer.argmax() == label))
+        running = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        right = [float(running.run(None, {entry: image[None]})[0].argmax() == label) for image, label in items]
         return float(np.mean(right)), right
 
     made = nncf.quantize_with_accuracy_control(
