@@ -178,7 +178,7 @@ def _blocks(judge: Judge, workloads: Collection[str]) -> dict[str, tuple[int, in
     """How many blocks the calibration and the evaluation samples of workloads have."""
     found = {}
     for name in workloads:
-        with suppress(PtqError):  # said where the case is judged
+        with suppress(Exception):  # said where the case is judged
             pipeline = judge.pipelines[name]
             seen, asked = (pipeline.facts(which).n for which in ("calibration", "evaluation"))
             # a model that has to be converted first, is so here: everything of it waits for that
