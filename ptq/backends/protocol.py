@@ -78,9 +78,10 @@ class Backend(Protocol):
     A backend is silent: it prints nothing and lets its framework print nothing. It asks the network for nothing. Its
     predictors run on as many threads as they are told.
 
-    It may have two methods more. ``on_demand(case)``: whether a workload lists the case only when its `methods` name
+    It may have three methods more. ``on_demand(case)``: whether a workload lists the case only when its `methods` name
     the case's method. ``graph(case)``: a word that tells cases of other kernels apart, where dtype, granularity and
-    exclude do not; else one of them is timed for all.
+    exclude do not; else one of them is timed for all. ``node_shares(model, batches)``: by node of a float ONNX model,
+    its share of the time of a run, 0..1.
     """
 
     name: str
@@ -101,7 +102,9 @@ class Backend(Protocol):
         ...
 
     def unsupported(self, case: Case) -> str | None:
-        """Why a case cannot be, in the framework's own words where it has any; None when it can."""
+        """Why a case cannot be, in the framework's own words where it has any; None when it can. A dtype that the
+        backend does not make is among them: the case's name would say what the file is not.
+        """
         ...
 
     def suffix(self, case: Case) -> str:

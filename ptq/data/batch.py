@@ -15,6 +15,10 @@ Array = npt.NDArray[Any]
 Batch = Mapping[str, Array]
 """By tensor name, an array of shape (n, ...): any dtype, any rank, the same n in each."""
 
+FINITE = 0.25
+"""What stands for the infinity of a mask, as a share of the largest float: no range can hold an infinity, a Softmax
+gives 0 for both, and masks are added up."""
+
 UNNAMED = ""
 """The name of a bare array, until the model it is for is known."""
 
@@ -43,7 +47,8 @@ def fitted(value: Array | Batch, signature: Signature, where: str) -> dict[str, 
     """The batch as a model takes it: every input by its name, of its dtype, in the model's order.
 
     A bare array is given the name of a model's only input. Numbers are cast where no value changes its meaning:
-    integers and other floats to a float input, integers to a wider integer; never a float to an integer input.
+    integers and other floats to a float input, integers to a wider integer; never a float to an integer input. An
+    additive mask, which has nothing but 0 and -inf, becomes a finite one, see `FINITE`; another infinity stays.
 
     Raises `BadData`, which starts with `where`, for an input that is missing or unknown, a wrong rank or size, a
     dtype that cannot be cast, and inputs of different length.
@@ -83,6 +88,9 @@ def _cast(array: Array, tensor: Tensor, where: str) -> Array:
             cause = "; likely cause: NHWC and NCHW swapped"
         raise BadData(f"{where}: shape {array.shape}, but the model takes {tensor}{cause}")
     want = np.dtype(tensor.dtype)
+    lowest = array.min() if want.kind == array.dtype.kind == "f" and array.size else 0
+    if np.isneginf(lowest) and ((array == lowest) | (array == 0)).all():
+        array = np.maximum(array, float(np.finfo(want).min) * FINITE).astype(want)
     if array.dtype == want:
         return np.ascontiguousarray(array)
     safe = array.dtype.kind in "uifb" if want.kind == "f" else np.can_cast(array.dtype, want, "safe")

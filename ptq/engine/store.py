@@ -23,9 +23,20 @@ from ptq.engine.progress import Notify, announced, silent
 from ptq.engine.remote import Held, Made, Remote, given_remote
 from ptq.engine.step import Step
 from ptq.errors import PtqError
-from ptq.files import cache_folder, file_digest
+from ptq.files import cache_folder, file_digest, sweep_scratch
 
-KINDS = ("model", "samples", "statistics", "artifact", "census", "predictions", "score", "explanation", "source")
+KINDS = (
+    "model",
+    "samples",
+    "statistics",
+    "artifact",
+    "census",
+    "predictions",
+    "score",
+    "explanation",
+    "ratio",
+    "source",
+)
 _TAG = "CACHEDIR.TAG"
 _OWN = re.compile(r"(\.making-)?[0-9a-f]{64}\b")
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# What ptq keeps; `ptq cache clear` empties it.\n"
@@ -275,7 +286,8 @@ class Store:
             raise self._unwritable(error) from error
 
     def _sweep(self) -> None:
-        """Remove what killed processes left: half-made files, and the marks that they use the folder."""
+        """Remove what killed processes left: half-made files, the marks that they use the folder, scratch folders."""
+        sweep_scratch()
         locks = self.root / "locks"
         for path in locks.glob("run-*.lock"):
             with contextlib.suppress(Timeout), FileLock(path, blocking=False):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from ptq.cases import Case
 from ptq.checks.preprocessing import checks
 from ptq.engine.durations import Durations
 from ptq.errors import PtqError
-from ptq.files import cache_folder
+from ptq.files import cache_folder, scratch
 from ptq.gate.shard import Shard
 from ptq.latency.race import BATCHES
 from ptq.plugin import hooks
@@ -67,7 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
             "on the command line, where a reader sees it"
         )
     if config.getoption("ptq_no_cache"):
-        config.stash[SCRATCH] = Path(tempfile.mkdtemp(prefix="ptq-"))
+        until = ExitStack()
+        config.add_cleanup(until.close)
+        config.stash[SCRATCH] = until.enter_context(scratch())
     config.pluginmanager.register(Run(config), "ptq-run")
     config.pluginmanager.register(Watched(progress, memory), "ptq-progress")
 
@@ -102,17 +102,12 @@ def _sharding(config: pytest.Config, words: str) -> Sharding:
     return Sharding(config, shard)
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if (scratch := config.stash.get(SCRATCH, None)) is not None:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker where the controller's throw-away store is, which they share, and who shows progress."""
     node.workerinput["ptq_updating"] = can_update(node.config)
-    if (scratch := node.config.stash.get(SCRATCH, None)) is not None:
-        node.workerinput["ptq_store"] = str(scratch)
+    if (store := node.config.stash.get(SCRATCH, None)) is not None:
+        node.workerinput["ptq_store"] = str(store)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,16 +1,18 @@
 """Changes: in which run of a history a case became better or worse, told from chance by a paired test.
 
 Neighbouring runs of a case on the same machine class and the same images are compared by McNemar's exact test on what
-each got right. A history has hundreds of such pairs, so p is corrected for all of them: Heyse's procedure for discrete
-tests (J. F. Heyse, "A false discovery rate procedure for categorical data", 2011), in which a pair counts by the
-smallest p it could have had. Two runs that are equal to the bit could not have had any, and cost nothing.
+each got right. A loss of an image a run never shows so: every run is therefore compared, too, with the one its stretch
+begins with, the last that was marked. A history has hundreds of such pairs, so p is corrected for all of them: Heyse's
+procedure for discrete tests (J. F. Heyse, "A false discovery rate procedure for categorical data", 2011), in which a
+pair counts by the smallest p it could have had. Two runs that are equal to the bit could not have had any, and cost
+nothing.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,12 +21,15 @@ from ptq.metrics.paired import mcnemar
 from ptq.report.history import Past
 
 LEVEL = 0.01
-"""Share of marked changes that chance may make; with no true change, the chance of any mark at all."""
+"""Share of marked changes that chance may make; with no true change, the chance of any mark at all. Half of it is for
+neighbours, half for runs that are further apart."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A case from one run to the next of the same images; `lost` and `won` images. `changed` once it is marked."""
+    """A case from one run to a later one of the same images; `lost` and `won` images. `changed` once it is marked,
+    `drift` where the two are no neighbours.
+    """
 
     case: str
     machine: str
@@ -33,6 +38,7 @@ class Step:
     lost: int
     won: int
     changed: bool = False
+    drift: bool = False
 
     @property
     def p(self) -> float:
@@ -48,15 +54,19 @@ class Step:
         """What changed, where."""
         then, now = self.before.cases[self.case], self.after.cases[self.case]
         kind = "worse" if self.lost > self.won else "better"
+        since = f" little by little since {self.before.name}" if self.drift else ""
         return (
             f"{kind}: {self.case}: {now['metric']} {then['value']:.4f} -> {now['value']:.4f} at {self.after.name} of "
-            f"{self.after.date}: {self.lost} images lost, {self.won} won, p={self.p:.2g}, n={now['n']} ({self.machine})"
+            f"{self.after.date}{since}: {self.lost} images lost, {self.won} won, p={self.p:.2g}, n={now['n']} "
+            f"({self.machine})"
         )
 
 
 @dataclass(frozen=True)
 class Series:
-    """A case on one machine class: its runs, oldest first, and the steps between those that can be compared."""
+    """A case on one machine class: its runs, oldest first, and the steps between those that can be compared; of steps
+    between runs that are no neighbours, those that are marked.
+    """
 
     case: str
     machine: str
@@ -90,24 +100,34 @@ def series(runs: Sequence[Past]) -> list[Series]:
         for case in run.cases:
             by.setdefault((case, run.machine), []).append(run)
     steps = {key: [_step(*key, *pair) for pair in pairwise(found)] for key, found in by.items()}
-    known = [step for found in steps.values() for step in found if step is not None]
-    at = threshold([(step.lost + step.won, step.p) for step in known])
-    return [
-        Series(
-            case,
-            machine,
-            tuple(found),
-            tuple(
-                Step(case, machine, step.before, step.after, step.lost, step.won, step.p <= at)
-                for step in steps[case, machine]
-                if step is not None
-            ),
-        )
-        for (case, machine), found in sorted(by.items())
-    ]
+    at = threshold([(step.lost + step.won, step.p) for found in steps.values() for step in found if step is not None])
+    marked = {
+        key: [step and replace(step, changed=step.p <= at) for step in found] for key, found in steps.items()
+    }  # fmt: skip
+    looks = [step for key, found in by.items() for step in _drifts(found, marked[key], -1.0)]
+    apart = threshold([(step.lost + step.won, step.p) for step in looks])
+    drifts = {key: [step for step in _drifts(found, marked[key], apart) if step.changed] for key, found in by.items()}
+    return [Series(*key, tuple(found), (*filter(None, marked[key]), *drifts[key])) for key, found in sorted(by.items())]
 
 
-def threshold(tests: Sequence[tuple[int, float]], level: float = LEVEL) -> float:
+def _drifts(runs: Sequence[Past], steps: Sequence[Step | None], at: float) -> Iterator[Step]:
+    """Each run of a case compared with the first of its stretch, marked where p is at most `at`.
+
+    A stretch begins with a run that is marked, or not of the images of the one before.
+    """
+    first = runs[0]
+    for step, (before, after) in zip(steps, pairwise(runs), strict=True):
+        if step is None or step.changed:
+            first = after
+        elif before is not first:
+            far = _step(step.case, step.machine, first, after)
+            assert far is not None  # of the same images as every run between
+            far = replace(far, drift=True, changed=far.p <= at)
+            first = after if far.changed else first
+            yield far
+
+
+def threshold(tests: Sequence[tuple[int, float]], level: float = LEVEL / 2) -> float:
     """The largest p that is significant among `tests`, (images that differ, p); -1 when none is."""
     attainable: dict[int, list[float]] = {0: []}
     for differ in {differ for differ, _ in tests if differ}:

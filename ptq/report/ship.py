@@ -19,8 +19,9 @@ def ship(results: Sequence[Row], timings: Sequence[Row] = ()) -> list[str]:
     """One line a judged workload: its best passing quantized case, or that none passes.
 
     `results` as `Result.as_json` gives them, `timings` the objects of the report's ``latency``. Passing: the verdict is
-    ``pass``, and neither the result nor a race of its graph is red. Best: all in integer before mostly in integer,
-    mostly in float last, then the order of `ptq.report.ranking.merit`. A drop is positive when accuracy is lost.
+    ``pass``, and neither the result nor a race of its graph is red. Best: what runs mostly in float goes last, before
+    it what is slower than the float model wherever it was raced, then the order of `ptq.report.ranking.merit`. A drop
+    is positive when accuracy is lost.
     """
     judged = [row for row in results if row["verdict"] in JUDGED]
     red = {case_id for race in timings if race["red"] for case_id in race["stands_for"]}
@@ -29,21 +30,23 @@ def ship(results: Sequence[Row], timings: Sequence[Row] = ()) -> list[str]:
         quantized = [row for row in judged if row["workload"] == workload and row["dtype"] != FP32]
         passing = [row for row in quantized if row["verdict"] == PASS and not row["red"] and row["id"] not in red]
         if passing:
-            best = min(passing, key=lambda row: (_floatness(row), *merit(row), row["id"]))
+            best = min(passing, key=lambda row: (_in_vain(row, of_case(timings, row["id"])), *merit(row), row["id"]))
             lines.append(f"ship {best['id']}: {', '.join(_facts(best, of_case(timings, best['id'])))}")
         else:
             lines.append(f"{workload}: ship nothing: no quantized case {'passes' if quantized else 'was judged'}")
     return lines
 
 
-def _floatness(row: Row) -> int:
-    """0 when all runs in integer, 1 from a half on, 2 below it or unknown."""
-    return math.ceil(2 * (1 - (row["integer_share"] or 0.0)))
+def _in_vain(row: Row, races: Mapping[int, Row]) -> tuple[bool, bool]:
+    """Whether a case runs mostly in float, or nobody knows; whether it is slower wherever it was raced."""
+    return (row["integer_share"] or 0.0) < 0.5, bool(races) and all(race["low"] >= 1 for race in races.values())
 
 
 def _facts(row: Row, races: Mapping[int, Row]) -> list[str]:
-    low, high = (unit.drop(row, bound) for bound in row["interval"] or (None, None))
-    facts = [f"drop {unit.drop(row, row['drop'])} {unit.of_drop(row)}" + (f" [{low}, {high}]" if low else "")]
+    within = unit.interval(row, ", ")
+    facts = [f"drop {unit.drop(row, row['drop'])} {unit.of_drop(row)}" + (f" [{within}]" if within else "")]
+    if not row.get("has_drop", True):
+        facts = [f"{unit.value(row, row['value'])} {row['unit']}"]
     if row["agreement"] is not None:
         facts.append(f"agreement {row['agreement']:.4f}")
     if row["size_bytes"] and row["fp32_size_bytes"]:

@@ -1,13 +1,15 @@
 """The peers in one table: each quantizer by its own documented recipe and by its best, on the same calibration images.
 
-Every recipe (``recipes/NAME.py``) runs in an environment of its own and in a process of its own, whose seconds and peak
-memory are taken; all artifacts are then judged by ptq as foreign artifacts of one workload, in one run, beside ptq's
-own case and those of torch and TFLite. Which recipe is best is what the tool's documentation says of accuracy: nobody
-looked at the images that are judged. A recipe that cannot be installed or that fails is a row with the reason.
+Every recipe (``recipes/NAME.py``) runs in a process of its own, in an environment that lies over this one: what is here
+is not installed twice, and what the tool wants otherwise hides it. Seconds and peak memory are of that process. ptq, torch and
+TFLite are made by ptq's own backends, each in a process too. All files are then judged by ptq as foreign artifacts of
+one workload, in one run, and timed against the float model of their runtime. Which recipe is best is what the tool's
+documentation says of accuracy: nobody looked at the images that are judged. A recipe that cannot be installed, fails,
+or takes longer than LIMIT is a row with the reason.
 
-    python tests/benchmarks/peers.py --data DIR --work FOLDER [--workload cifar10] [--python NAME=INTERPRETER] ...
+    python tests/benchmarks/peers.py --data DIR --work FOLDER [--workload cifar10] [--peer nncf] ...
 
-writes FOLDER/WORKLOAD/peers.md. tox -e peers does.
+writes FOLDER/peers.md. tox -e peers does.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
+import sysconfig
 import time
 import venv
 from collections.abc import Iterator, Mapping
@@ -26,29 +30,36 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+WORKLOADS = ("cifar10", "imagenet")
 RECIPES = ("documented", "best")
-SECONDS = 1800
-"""That a recipe may take."""
-OURS = {
-    "onnxruntime-u8s8-mse_gptq-channel": "ptq, best", "onnxruntime-uint8-mse_gptq-channel": "ptq, best on this CPU",
-    "onnxruntime-u8s8-minmax": "ptq, minmax", "torch-u8s8-default-channel": "torch (FX), documented",
-    "torch_pt2e-u8s8-histogram-channel": "torch (PT2E), documented", "tflite-int8-minmax-channel": "TFLite, documented",
+LIMIT = 300
+"""Seconds that a recipe may take."""
+OWN = {
+    "ptq_documented": ("ptq, documented", "onnxruntime", "u8s8", "mse_gptq", "channel"),
+    "ptq_best": ("ptq, best", "onnxruntime", "u8s8", "cle_mse_gptq", "channel"),
+    "torch_documented": ("torch FX, documented", "torch", "u8s8", "default", "channel"),
+    "pt2e_documented": ("torch PT2E, documented", "torch_pt2e", "u8s8", "histogram", "channel"),
+    "tflite_documented": ("TFLite, documented", "tflite", "int8", "minmax", "channel"),
 }  # fmt: skip
-"""Cases that ptq makes itself: its own, and those of frameworks that its backends drive, by their ids."""
+"""What ptq's backends make: (words, backend, dtype, method, granularity). Of torch and TFLite the documented recipe is the
+best they name. ptq's are `ptq.quantize` as it is, and with channels equalized first."""
 CONFTEST = """
-import dataclasses, json, os
+import sys
 from pathlib import Path
-import ptq
+
+sys.path.insert(0, {here!r})
+import peers
+
 
 def pytest_ptq_workloads(data):
-    given = json.loads(Path(__file__).with_name("artifacts.json").read_text())
-    (found,) = [each for each in ptq.builtin_workloads(data) if each.name == given["workload"]]
-    made = {name: ptq.Artifact("onnxruntime", each["dtype"], each["path"]) for name, each in given["artifacts"].items()}
-    ours = set(given["ours"])
-    include = lambda case: case.is_float or case.method in made or case.id.partition("-")[2] in ours
-    return [dataclasses.replace(found, artifacts=made, include=include)]
+    return [peers.workload(Path(__file__).parent, data)]
 """
-BARS = '["*"]\nfloor = 0.0\nmin_integer_share = 0.0\nmax_ratio = 1000.0\nwhy = "peers are compared here, not judged"\n'
+BARS = '["*"]\nfloor = 0.0\nmin_integer_share = 0.0\nwhy = "peers are compared here, not judged"\n'
+HEAD = (
+    "| quantizer | right | agree | SQNR, dB | right here | int | time / FP32, batch 1 | batch 64 | s to make | MB, peak |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+)
+Rows = dict[str, dict[str, Any]]
 
 
 def main() -> None:
@@ -56,40 +67,61 @@ def main() -> None:
     if sys.argv[1:2] == ["make"]:
         make(*sys.argv[2:])
         return
+    if sys.argv[1:2] == ["own"]:
+        own(*sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("PTQ_DATA"), help="as --ptq-data")
     parser.add_argument("--work", type=Path, required=True, help="where environments, artifacts and tables go")
-    parser.add_argument("--workload", default="cifar10", help="cifar10 or imagenet")
-    parser.add_argument("--peer", action="append", help="only this; may be repeated")
-    parser.add_argument(
-        "--python", action="append", default=[], metavar="NAME=PATH", help="an environment that is there"
-    )
-    parser.add_argument("--judge", default="accuracy or structure or latency", help="parts of the suite; '' for none")
+    parser.add_argument("--workload", action="append", choices=WORKLOADS, help="only this; may be repeated")
+    parser.add_argument("--peer", action="append", help="make only this again; others are as they were made last")
+    parser.add_argument("--limit", type=int, default=LIMIT, help="seconds that a recipe may take")
     given = parser.parse_args()
     if given.data is None:
         parser.error("no data: name the folder with --data or PTQ_DATA")
-    folder = (given.work / given.workload).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    pythons = dict(each.split("=", 1) for each in given.python)
-    float_model, inputs = prepared(given.workload, Path(given.data), folder)
-    kept = folder / "rows.json"  # a peer that is not made now is as it was made last
-    rows = json.loads(kept.read_text()) if kept.is_file() else {}
-    for path in sorted((HERE / "recipes").glob("*.py")):
-        if not given.peer or path.stem in given.peer:
-            rows.update(made(path, pythons.get(path.stem), float_model, inputs, folder))
-            kept.write_text(json.dumps(rows, indent=1))
-    if not given.judge:
-        return
-    report = judged(given.workload, Path(given.data), folder, rows, given.judge)
-    exact = exactly(given.workload, Path(given.data), folder / "float.onnx", rows)
-    text = table(given.workload, rows, report, exact)
-    (folder / "peers.md").write_text(text)
+    start, data, work = time.perf_counter(), Path(given.data).resolve(), Path(given.work).resolve()
+    recipes = [path for path in sorted((HERE / "recipes").glob("*.py")) if not given.peer or path.stem in given.peer]
+    pythons = {path: environment(path.stem, load(path), work / "environments") for path in recipes}
+    note(f"{len(pythons)} environments", start)
+    tables = []
+    for name in given.workload or WORKLOADS:
+        folder = work / name
+        folder.mkdir(parents=True, exist_ok=True)
+        model, inputs = prepared(name, data, folder)
+        kept = folder / "rows.json"
+        rows: Rows = json.loads(kept.read_text()) if kept.is_file() else {}
+        for path, (python, failed) in pythons.items():
+            rows.update(made(path, python, failed, model, inputs, folder, given.limit))
+            note(f"{name}: {path.stem}", start)
+        for key in OWN:
+            if not given.peer or key.partition("_")[0] in given.peer:
+                rows[key] = made_here(key, name, data, folder, given.limit)
+        kept.write_text(json.dumps(rows, indent=1))
+        note(f"{name}: ptq, torch, TFLite", start)
+        report = judged(folder, data)
+        note(f"{name}: judged", start)
+        tables.append(table(name, rows, report, exactly(folder, data, rows, report), raced(folder, data, rows)))
+        note(f"{name}: timed", start)
+    text = "\n".join([*tables, f"Made and judged in {spent(start)}, each recipe within {given.limit} s.\n"])
+    (work / "peers.md").write_text(text)
     print(text)
+
+
+def note(what: str, start: float) -> None:
+    """A line of progress."""
+    print(f"peers: {what}: {spent(start)} so far", flush=True)
+
+
+def spent(start: float) -> str:
+    """Minutes since `start`, and those of the processor, of this process and all that it waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = sum(each.ru_utime + each.ru_stime for each in used)
+    return f"{(time.perf_counter() - start) / 60:.1f} minutes ({cpu / 60:.1f} of the processor)"
 
 
 def make(recipe: str, name: str, model: str, inputs: str, out: str) -> None:
     """Run one recipe here, and write what it took beside the artifact."""
-    import resource
+    from importlib.metadata import version
 
     import numpy as np
 
@@ -97,9 +129,33 @@ def make(recipe: str, name: str, model: str, inputs: str, out: str) -> None:
     arrays = dict(np.load(inputs))
     start = time.perf_counter()
     getattr(found, name)(Path(model), arrays, Path(out))
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    Path(out).with_suffix(".json").write_text(json.dumps({"seconds": seconds, "mb": peak}))
+    told(Path(out), start, version(found.REQUIRES[0]))
+
+
+def own(key: str, workload: str, data: str, out: str) -> None:
+    """Make one of ptq's own cases here, from nothing, and write what it took beside the artifact."""
+    import dataclasses
+    from importlib.metadata import version
+
+    import ptq
+    from ptq.engine.pipeline import Pipeline
+    from ptq.engine.store import Store
+
+    _, backend, dtype, method, granularity = OWN[key]
+    (found,) = (each for each in ptq.builtin_workloads(Path(data)) if each.name == workload)
+    start = time.perf_counter()
+    asked = dataclasses.replace(found, methods=(method,), include=lambda case: True)
+    pipeline = Pipeline(asked, Store())
+    case = ptq.Case(workload, backend, dtype, method, granularity)
+    Path(out).write_bytes(pipeline.artifact(case).path.read_bytes())
+    runtime = {"torch_pt2e": "torchao", "tflite": "tensorflow", "onnxruntime": "ptq"}.get(backend, backend)
+    told(Path(out), start, version(runtime))
+
+
+def told(out: Path, start: float, version: str) -> None:
+    """Write seconds, peak memory and the version beside an artifact."""
+    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    out.with_suffix(".json").write_text(json.dumps({"seconds": seconds, "mb": peak, "version": version}))
 
 
 def load(path: Path) -> Any:
@@ -112,7 +168,24 @@ def load(path: Path) -> Any:
     return module
 
 
-def prepared(workload: str, data: Path, folder: Path) -> tuple[Path, Path]:
+def workload(folder: Path, data: Path | None) -> Any:
+    """The workload of a folder, with every file that was made as a foreign artifact and no case of ptq's own but FP32."""
+    import dataclasses
+
+    import ptq
+
+    rows = json.loads((folder / "rows.json").read_text())
+    made = {
+        key: ptq.Artifact(row["backend"], row["dtype"], row["path"])
+        for key, row in rows.items()
+        if row["failed"] is None
+    }
+    backends = {"onnxruntime", *(each.backend for each in made.values())}
+    (found,) = (each for each in ptq.builtin_workloads(data) if each.name == folder.name)
+    return dataclasses.replace(found, artifacts=made, include=lambda case: case.is_float and case.backend in backends)
+
+
+def prepared(name: str, data: Path, folder: Path) -> tuple[Path, Path]:
     """The float model as ONNX, and the calibration images by input name, both as files."""
     import numpy as np
 
@@ -120,193 +193,232 @@ def prepared(workload: str, data: Path, folder: Path) -> tuple[Path, Path]:
     from ptq.engine.pipeline import Pipeline
     from ptq.engine.store import Store
 
-    found = [each for each in ptq.builtin_workloads(data) if each.name == workload]
+    found = [each for each in ptq.builtin_workloads(data) if each.name == name]
     if not found:
-        sys.exit(f"peers: no workload {workload!r} in this ptq")
+        sys.exit(f"peers: no workload {name!r} in this ptq")
     pipeline = Pipeline(found[0], Store())
     model, inputs = folder / "float.onnx", folder / "calibration.npz"
     model.write_bytes(pipeline.source.onnx.read_bytes())
     (name,) = pipeline.contracts
-    parts = list(pipeline.calibration_samples.batches(64))
-    rows = [part[name] if isinstance(part, Mapping) else part for part in parts]
-    np.savez(inputs, **{name: np.concatenate(rows).astype(np.float32)})
+    np.savez(inputs, **{name: images(pipeline.calibration_samples, name)})
     return model, inputs
 
 
-def made(path: Path, python: str | None, model: Path, inputs: Path, folder: Path) -> dict[str, dict[str, Any]]:
+def images(samples: Any, name: str) -> Any:
+    """All of them as one array of float32."""
+    import numpy as np
+
+    parts = [part[name] if isinstance(part, Mapping) else part for part in samples.batches(64)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def made(
+    path: Path, python: str, failed: str | None, model: Path, inputs: Path, folder: Path, limit: float = LIMIT
+) -> Rows:
     """What each recipe of a peer gave, by ``PEER_RECIPE``: an artifact and what it took, or why not."""
     recipe = load(path)
-    rows: dict[str, dict[str, Any]] = {}
-    interpreter, failed = (python, None) if python else environment(path.stem, recipe, folder.parent / "environments")
+    rows: Rows = {}
     for name in RECIPES:
         out = folder / f"{path.stem}_{name}.onnx"
-        row: dict[str, Any] = {
-            "peer": f"{recipe.__doc__.split(':')[0]}, {name}", "dtype": recipe.DTYPE, "path": str(out), "failed": failed
-        }  # fmt: skip
-        rows[f"{path.stem}_{name}"] = row
-        if failed is not None:
-            continue
-        for old in (out, out.with_suffix(".json")):
-            old.unlink(missing_ok=True)
-        command = [
-            interpreter,
-            str(Path(__file__).resolve()),
-            "make",
-            str(path),
-            name,
-            str(model),
-            str(inputs),
-            str(out),
-        ]
+        row = {"peer": f"{recipe.__doc__.split(':')[0]}, {name}", "backend": "onnxruntime", "dtype": recipe.DTYPE}
+        command = [python, str(Path(__file__).resolve()), "make", str(path), name, str(model), str(inputs), str(out)]
         # without this checkout's folder, whose names would hide those of the tools
         isolated = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONSAFEPATH": "1"}
-        row["failed"] = run(command, folder, isolated)
-        if row["failed"] is None and out.is_file():
-            row.update(json.loads(out.with_suffix(".json").read_text()))
+        rows[f"{path.stem}_{name}"] = _made(row, out, failed, command, folder, isolated, limit)
     return rows
 
 
+def made_here(key: str, name: str, data: Path, folder: Path, limit: float) -> dict[str, Any]:
+    """What one of ptq's own backends gave, from an empty store."""
+    import tempfile
+
+    words, backend, dtype, *_ = OWN[key]
+    out = folder / f"{key}{'.onnx' if backend == 'onnxruntime' else '.tflite' if backend == 'tflite' else '.pt'}"
+    command = [sys.executable, str(Path(__file__).resolve()), "own", key, name, str(data), str(out)]
+    with tempfile.TemporaryDirectory() as store:
+        row = {"peer": words, "backend": backend, "dtype": dtype}
+        return _made(row, out, None, command, folder, {**os.environ, "PTQ_CACHE": store}, limit)
+
+
+def _made(
+    row: dict[str, Any], out: Path, failed: str | None, command: list[str], folder: Path,
+    environment: Mapping[str, str], limit: float,
+) -> dict[str, Any]:  # fmt: skip
+    for old in (out, out.with_suffix(".json")):
+        old.unlink(missing_ok=True)
+    failed = failed or run(command, folder, environment, limit)
+    took = {} if failed else json.loads(out.with_suffix(".json").read_text())
+    return {**row, "path": str(out), "failed": failed, **took}
+
+
 def environment(name: str, recipe: Any, folder: Path) -> tuple[str, str | None]:
-    """(interpreter, why not): this one where it has what the peer requires, else a fresh one."""
+    """(interpreter, why not): this one where it has what the peer requires, else a fresh one that lies over this one."""
     asked = "import importlib.metadata as m, sys; [m.version(name) for name in sys.argv[1:]]"
     if run([sys.executable, "-c", asked, *recipe.REQUIRES], None, None) is None:
         return sys.executable, None
     there = folder / name
     venv.EnvBuilder(with_pip=True, clear=True).create(there)
-    python = str(there / "bin" / "python")
+    python = there / "bin" / "python"
+    (site,) = there.glob("lib/python*/site-packages")
+    (site / "beneath.pth").write_text("\n".join(dict.fromkeys(map(sysconfig.get_path, ("purelib", "platlib")))))
     alone = list(getattr(recipe, "NO_DEPENDENCIES", ()))
     rest = [each for each in recipe.REQUIRES if each not in alone]
     for packages in ([*rest], ["--no-deps", *alone] if alone else []):
-        if packages and (failed := run([python, "-m", "pip", "install", "--quiet", *packages], None, None)) is not None:
-            return python, f"not installed: {failed}"
-    return python, None
+        command = [str(python), "-m", "pip", "install", "--quiet", *packages]
+        if packages and (failed := run(command, None, None, 1800)) is not None:
+            return str(python), f"not installed: {failed}"
+    return str(python), None
 
 
-def run(command: list[str], folder: Path | None, environment: Mapping[str, str] | None) -> str | None:
+def run(
+    command: list[str], folder: Path | None, environment: Mapping[str, str] | None, limit: float = LIMIT
+) -> str | None:
     """Run a command; its last words when it fails."""
     try:
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"took more than {SECONDS} s"
+        return f"over {limit} s"
     if done.returncode == 0:
         return None
     said = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
-    told = (
-        [line for line in said if re.match(r"(\w+\.)*\w*(Error|Exception)\b|ERROR", line)] or said or ["said nothing"]
-    )
-    return told[-1][:160]
+    errors = [line for line in said if re.match(r"(\w+\.)*\w*(Error|Exception)\b|ERROR|\S+-fp32: |\S+: unsupp", line)]
+    return (errors or said or ["said nothing"])[-1][:160]
 
 
-def judged(
-    workload: str, data: Path, folder: Path, rows: Mapping[str, Mapping[str, Any]], parts: str
-) -> Mapping[str, Any]:
-    """The JSON report of one run over all artifacts, ptq's own cases and those of its other backends."""
-    artifacts = {
-        name: {"dtype": row["dtype"], "path": row["path"]} for name, row in rows.items() if row["failed"] is None
-    }
-    (folder / "conftest.py").write_text(CONFTEST)
+def judged(folder: Path, data: Path) -> Mapping[str, Any]:
+    """The JSON report of one run over all artifacts and the float models."""
+    (folder / "conftest.py").write_text(CONFTEST.format(here=str(HERE)))
     (folder / "bars.toml").write_text(BARS)
-    (folder / "artifacts.json").write_text(
-        json.dumps({"workload": workload, "artifacts": artifacts, "ours": list(OURS)})
-    )
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "--pyargs", "ptq.suite", "-m", parts, "-q"]
-    options = [
-        "--ptq-data",
-        str(data.resolve()),
-        "--ptq-json",
-        "out.json",
-        "--ptq-html",
-        "out.html",
-        "-p",
-        "no:randomly",
-    ]
-    subprocess.run([*command, *options, "-p", "no:cacheprovider"], cwd=folder, check=False)
+    command = [sys.executable, "-m", "pytest", "--pyargs", "ptq.suite", "-m", "accuracy or structure", "-q"]
+    options = ["--ptq-data", str(data), "--ptq-json", "out.json", "--ptq-html", "out.html"]
+    subprocess.run([*command, *options, "-p", "no:randomly", "-p", "no:cacheprovider"], cwd=folder, check=False)
     report: dict[str, Any] = json.loads((folder / "out.json").read_text())
     return report
 
 
-def exactly(workload: str, data: Path, model: Path, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Right, agreement and SQNR of peers' artifacts in float arithmetic between quantizers, in words, by row.
+def raced(folder: Path, data: Path, rows: Rows) -> dict[str, dict[int, float]]:
+    """Time ratios to the float model of the same runtime, on one thread, by row and batch.
 
-    That is what a CPU with exact kernels gives. One without VNNI saturates sums of 16 bits in u8s8, whoever made it.
+    Files of the same nodes and the same shapes are raced once: scales do not change how long a kernel takes.
+    """
+    import ptq
+    from ptq.engine.pipeline import Pipeline
+    from ptq.engine.store import Store
+    from ptq.latency.race import BATCHES, race
+    from ptq.latency.ratio import Budget, measure_ratio
+
+    pipeline, budget = Pipeline(workload(folder, data), Store()), Budget(seconds=4, first=2)
+    known: dict[Any, dict[int, float]] = {}
+    for key, row in rows.items():
+        if row["failed"] is None and (graph := graph_of(row)) not in known:
+            known[graph] = {}
+            case = ptq.Case(folder.name, row["backend"], row["dtype"], key)
+            for batch in BATCHES:
+                try:
+                    ready = race(pipeline, case, batch, None, None, ())
+                    ratio = measure_ratio(ready.reference, ready.predict, ready.inputs, None, budget)
+                except ptq.PtqError as error:
+                    note(f"{case.id} batch {batch}: {error}", time.perf_counter())
+                else:
+                    known[graph][batch] = ratio.value
+    return {key: known[graph_of(row)] for key, row in rows.items() if row["failed"] is None}
+
+
+def graph_of(row: Mapping[str, Any]) -> Any:
+    """What a file's time depends on: nodes, and the types and shapes of what is constant; its name where not ONNX."""
+    if row["backend"] != "onnxruntime":
+        return row["path"]
+    import onnx
+
+    graph = onnx.load(row["path"]).graph
+    return (
+        tuple((node.op_type, len(node.input)) for node in graph.node),
+        tuple(sorted((each.data_type, tuple(each.dims)) for each in graph.initializer)),
+    )
+
+
+def exactly(folder: Path, data: Path, rows: Rows, report: Mapping[str, Any]) -> dict[str, tuple[int, float, float]]:
+    """(right, agreement, SQNR in dB) of onnxruntime's u8s8 files in float arithmetic between quantizers, by row.
+
+    That is what a CPU with exact kernels gives. One without VNNI saturates sums of 16 bits in u8s8, whoever made the
+    file; on one with VNNI nothing is to be done here.
     """
     import numpy as np
     import onnxruntime as ort
 
-    import ptq
     from ptq.engine.pipeline import Pipeline
     from ptq.engine.store import Store
 
-    (found,) = (each for each in ptq.builtin_workloads(data) if each.name == workload)
-    samples = Pipeline(found, Store()).evaluation_samples
-    targets, batches = np.asarray(samples.targets), list(samples.batches(50))
+    if any("vnni" in each for each in report["environment"]["isa"]):
+        return {}
+    pipeline = Pipeline(workload(folder, data), Store())
+    (name,) = pipeline.contracts
+    samples = pipeline.evaluation_samples
+    targets, inputs = np.asarray(samples.targets), images(samples, name)
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
 
     def outputs(path: Path) -> Any:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        parts = [next(iter(part.values())) if isinstance(part, Mapping) else part for part in batches]
-        return np.concatenate([session.run(None, {name: part.astype(np.float32)})[0] for part in parts])
+        parts = np.array_split(inputs, len(inputs) // 50)
+        return np.concatenate([session.run(None, {session.get_inputs()[0].name: part})[0] for part in parts])
 
-    reference, told = outputs(model), {}
-    for name, row in rows.items():
-        if row["failed"] is None:
-            try:
-                made = outputs(Path(row["path"]))
-            except Exception as error:  # onnxruntime's own kinds: a file that only its optimizer makes valid
-                told[name] = type(error).__name__
-                continue
+    reference, found = outputs(folder / "float.onnx"), {}
+    for key, row in rows.items():
+        if row["failed"] is None and row["backend"] == "onnxruntime":
+            made = outputs(Path(row["path"]))
             right, same = (made.argmax(1) == targets).sum(), (made.argmax(1) == reference.argmax(1)).mean()
             noise = max(float(((reference - made) ** 2).sum()), 1e-30)
-            sqnr = 10 * np.log10(float((reference**2).sum()) / noise)
-            told[name] = f"{right}/{len(targets)}, {same:.4f}, {sqnr:.1f}"
-    return told
+            found[key] = int(right), float(same), float(10 * np.log10(float((reference**2).sum()) / noise))
+    return found
 
 
 def table(
-    workload: str, rows: Mapping[str, Mapping[str, Any]], report: Mapping[str, Any], exact: Mapping[str, str]
-) -> str:
-    """Markdown: a line an artifact, nearest to the float model first, then those that are not."""
-    by = {row["id"].partition("-")[2]: row for row in report["results"]}
-    named = {
-        f"onnxruntime-{row['dtype']}-{name}": (row["peer"], {**row, "exact": exact.get(name)})
-        for name, row in rows.items()
-    }
-    named |= {case: (peer, {"failed": None}) for case, peer in OURS.items()}
-    lines = list(_judged(by, named, report["latency"]))
-    failed = [f"| {row['peer']} | | | | | | | | | {row['failed']} |" for _, row in named.values() if row["failed"]]
-    isa = ", ".join(report["environment"]["isa"])
-    return "\n".join([
-        f"{workload}, one run on {report['environment']['cpu']} ({isa})\n",
-        "| quantizer | right | agree | SQNR, dB | int | time / FP32, batch 1 | batch 64 | s to make | MB, peak "
-        "| exact: right, agree, SQNR |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|", *lines, *failed, "",
-    ])  # fmt: skip
+    name: str, rows: Mapping[str, Mapping[str, Any]], report: Mapping[str, Any],
+    exact: Mapping[str, tuple[int, float, float]], times: Mapping[str, Mapping[int, float]],
+) -> str:  # fmt: skip
+    """Markdown: a line an artifact, nearest to the float model first, then those that are not, then what it ran on."""
+    by = {row["method"]: row for row in report["results"]}
+    (fp32,) = (row for row in report["results"] if row["id"] == f"{name}-onnxruntime-fp32")
+    lines = list(_lines(rows, by, exact, times))
+    failed = [f"| {row['peer']} | | | | | | | | | {row['failed']} |" for row in rows.values() if row["failed"]]
+    environment = report["environment"]
+    isa, exactness = ", ".join(environment["isa"]), "All columns are as it runs there."
+    if exact:
+        exactness = (
+            "It has no VNNI: its u8s8 kernels saturate sums of 16 bits, so files for onnxruntime are scored with float "
+            "arithmetic between the quantizers, as a CPU with VNNI computes them; `right here` is as it runs."
+        )
+    foot = f"{name}: FP32 {fp32['correct']}/{fp32['n']}, on {environment['cpu']} ({isa}). {exactness}"
+    return "\n".join([HEAD, *lines, *failed, "", foot, ""])
 
 
-def _judged(by: Mapping[str, Any], named: Mapping[str, Any], races: list[Mapping[str, Any]]) -> Iterator[str]:
-    for case, row in sorted(by.items(), key=lambda pair: -(pair[1]["agreement"] or 0)):
-        if case not in named:
-            continue
-        peer, took = named[case]
-        if row["value"] is None:
-            yield f"| {peer} | | | | | | | | | {row['reason']} |"
-            continue
-        ratios = {race["batch"]: race["ratio"] for race in races if row["id"] in race["stands_for"]}
-        whole = sum(row["seconds"].get(name) or 0.0 for name in ("calibrate", "quantize"))  # a peer's hold both
-        cells = [
-            f"{peer} (`{row['dtype']}`)", f"{row['correct']}/{row['n']}", f"{row['agreement']:.4f}",
-            _form(row["sqnr_db"], ".1f"),
-            _form(row["integer_share"], ".2f"), _form(ratios.get(1), ".2f"), _form(ratios.get(64), ".2f"),
-            _form(took.get("seconds", whole or None), ".1f"), _form(took.get("mb"), ".0f"),
-            took.get("exact") or "",
-        ]  # fmt: skip
-        yield f"| {' | '.join(cells)} |"
+def _lines(
+    rows: Mapping[str, Mapping[str, Any]], by: Mapping[str, Mapping[str, Any]],
+    exact: Mapping[str, tuple[int, float, float]], times: Mapping[str, Mapping[int, float]],
+) -> Iterator[str]:  # fmt: skip
+    cells = []
+    for key, row in rows.items():
+        if row["failed"] is None:
+            result = by[key]
+            if result["value"] is None:
+                cells.append((0.0, [row["peer"], *[""] * 8, result["reason"]]))
+                continue
+            here = (result["correct"], result["agreement"], result["sqnr_db"])
+            right, agreement, sqnr = exact.get(key, here)
+            cells.append((agreement, [
+                f"{row['peer']} ({row['version']}, `{row['dtype']}`)", str(right), f"{agreement:.4f}",
+                _form(sqnr, ".1f"), str(here[0]), _form(result["integer_share"], ".2f"),
+                _form(times.get(key, {}).get(1), ".2f"), _form(times.get(key, {}).get(64), ".2f"),
+                _form(row["seconds"], ".0f"), _form(row["mb"], ".0f"),
+            ]))  # fmt: skip
+    for _, line in sorted(cells, key=lambda pair: -pair[0]):
+        yield f"| {' | '.join(line)} |"
 
 
 def _form(value: float | None, form: str) -> str:

@@ -77,6 +77,28 @@ def test_exactly_the_run_that_lost_images_is_marked(others: int) -> None:
     assert [each.case for each in found if each.regression] == ["digits-onnxruntime-int8-minmax"]
 
 
+def drifting(lose: int, win: int) -> list[history.Past]:
+    """20 runs, each of which loses and wins so many images against the one before."""
+    rights = [start()]
+    for number in range(1, 20):
+        rights.append(flipped(rights[-1], lose, win, number))
+    return [past(number, {"minmax": right, "still": start(1)}) for number, right in enumerate(rights)]
+
+
+def test_a_loss_of_one_image_a_run_is_marked_once_it_is_no_chance(tmp_path: Path) -> None:
+    found = series(drifting(1, 0))
+    case = "digits-onnxruntime-int8-minmax"
+    assert marked(found) == [(case, "09", True), (case, "18", True)]  # nine images each: 2 / 2**9 < 0.005
+    assert all(step.drift for each in found for step in each.changes)  # no run is marked against its neighbour
+    assert series(drifting(1, 0)[:9])[0].changes == []
+    line = command(str(saved(tmp_path, drifting(1, 0))), "--fail-on", "regression").output.splitlines()[0]
+    assert f"at 09{'c' * 8} of 2026-01-10T00:00:00Z little by little since 00{'c' * 8}: 9 images lost, 0 won" in line
+
+
+def test_a_case_that_wins_what_it_loses_does_not_drift() -> None:
+    assert marked(series(drifting(1, 1))) == []
+
+
 def test_many_cases_that_fall_at_once_are_all_marked() -> None:
     rights = {f"m{each}": start(each) for each in range(50)}
     runs = [past(number, rights) for number in range(8)]

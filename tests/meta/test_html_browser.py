@@ -228,10 +228,21 @@ def test_it_prints_and_is_not_blank(folder: Path) -> None:
         assert struct.unpack(">II", shots[-1][16:24]) == (800, 1000)
         assert len(shots[-1]) > 20_000  # a blank page of that size is under 5 kB
     assert shots[0] != shots[1]
-    sizes = []
-    for view in ("", "#backend=torch&workload=cifar10"):
-        chromium(folder, f"--print-to-pdf={folder / 'page.pdf'}", page + view)
-        printed = (folder / "page.pdf").read_bytes()
-        assert printed[:5] == b"%PDF-"
-        sizes.append(len(re.findall(rb"/Type\s*/Page\b", printed)))
+    sizes = [printed_pages(folder, page + view) for view in ("", "#backend=torch&workload=cifar10")]
     assert sizes[0] > sizes[1] >= 2  # what is filtered away is not printed
+
+
+def test_what_is_folded_is_printed(folder: Path) -> None:
+    text = (folder / "report.html").read_text()
+    (folder / "folded.html").write_text(text.replace("details::details-content", "details::none"))
+    view = "#backend=torch&workload=cifar10"
+    whole, folded = (printed_pages(folder, (folder / name).as_uri() + view) for name in ("report.html", "folded.html"))
+    assert whole > folded
+
+
+def printed_pages(folder: Path, address: str) -> int:
+    """How many pages a browser prints."""
+    chromium(folder, f"--print-to-pdf={folder / 'page.pdf'}", address)
+    printed = (folder / "page.pdf").read_bytes()
+    assert printed[:5] == b"%PDF-"
+    return len(re.findall(rb"/Type\s*/Page\b", printed))

@@ -9,12 +9,14 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from test_reports import some
+from test_verdict import ID
 
 import ptq
-from ptq.cli import main
+from ptq.cli import commands, main
 from ptq.data import digits
 from ptq.engine.pipeline import Pipeline
 from ptq.engine.store import Store
@@ -77,6 +79,12 @@ def lines(start: str) -> list[str]:
     return [line.split("#")[0].strip() for line in shell.splitlines() if line.startswith(f"{start} ")]
 
 
+def inline(start: str) -> list[str]:
+    """The commands in its sentences that start with a word."""
+    text = re.sub(r"^```.*?^```$", "", README, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(rf"`({start} [^`]+)`", text)
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the README's commands name, made by ptq itself where it makes such files."""
@@ -123,7 +131,10 @@ def main_of(words: list[str]) -> int:
     return int(ended.value.code or 0)
 
 
-@pytest.mark.parametrize("line", lines("pytest"))
+CALLS = [line for line in (*lines("pytest"), *inline("pytest")) if "tcp://" not in line]  # that needs a scheduler
+
+
+@pytest.mark.parametrize("line", CALLS)
 def test_every_call_of_pytest_is_one_that_pytest_takes(line: str, repository: pytest.Pytester) -> None:
     (repository.path / "DIR").mkdir()
     (repository.path / "DIR" / "data").write_text("")
@@ -131,10 +142,36 @@ def test_every_call_of_pytest_is_one_that_pytest_takes(line: str, repository: py
     assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED), result.stdout.str()
 
 
+@pytest.mark.parametrize("line", inline("ptq"))
+def test_every_command_in_a_sentence_is_one_that_ptq_takes(line: str) -> None:
+    words, command = shlex.split(line)[1:], commands()
+    while isinstance(command, click.Group) and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    known = {option for each in command.params for option in each.opts}
+    assert {word for word in words if word.startswith("-")} <= known
+    assert not isinstance(command, click.Group) or not words or words[0].startswith("-")  # else it is no command
+
+
+def test_every_block_and_command_is_of_a_kind_that_is_run() -> None:
+    shell = "\n".join(re.findall(r"^```sh\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)).split("\n")
+    assert {line.split()[0] for line in shell if line} == {"python", "pip", "pytest", "ptq"}
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    kinds = [kind for kind, _ in blocks]
+    assert [kinds.count(each) for each in ("python", "toml", "yaml", "")] == [4, 1, 1, 1]
+    assert set(kinds) == {"python", "toml", "yaml", "", "sh"}
+    # the line of a failure is the one that a test of verdicts expects
+    (failure,) = (text for kind, text in blocks if not kind)
+    assert failure.strip() in (Path(__file__).parent / "test_verdict.py").read_text().replace("{ID}", ID)
+    tox = (Path(__file__).parents[2] / "tox.ini").read_text()
+    assert all(f"[testenv:{each.split()[-1]}]" in tox for each in inline("tox"))
+
+
 def test_what_sets_up_is_run_by_ci() -> None:
     ci = (Path(__file__).parents[2] / ".ci" / "run").read_text()
     for line in lines("python"):
         assert f"\n{line.split('&&')[-1].strip()}\n" in ci, line
+    for part in re.findall(r"-m (\w+)", "\n".join(lines("pytest"))):  # on real data, which no test here has
+        assert re.search(rf"tox -e all -- -m .*\b{part}\b", ci), part
     extras = set(re.findall(r"'(?:\.|ptq)\[([a-z,]+)\]'", README))
     known = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
         "optional-dependencies"

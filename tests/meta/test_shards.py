@@ -261,6 +261,15 @@ def test_a_shard_says_what_it_needs(shards: Callable[..., Any], repository: pyte
         assert any(words in line for line in result.errlines), result.errlines
 
 
+def test_a_fault_of_the_bars_is_told_in_one_line(repository: pytest.Pytester, shards: Callable[..., Any]) -> None:
+    (repository.path / "bars.toml").write_text("x")
+    (result,) = shards("1/2")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    said = [line for line in result.outlines if "bars.toml: cannot be read as TOML" in line]
+    assert said
+    assert not any("INTERNALERROR" in line for line in result.outlines + result.errlines)
+
+
 def test_workers_take_the_same_part(repository: pytest.Pytester, shards: Callable[..., Any], tmp_path: Path) -> None:
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")
     pytest.importorskip("fsspec", reason="fsspec is not installed")

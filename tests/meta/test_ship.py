@@ -48,12 +48,23 @@ def test_a_luckier_accuracy_does_not_decide() -> None:
     assert ship([lucky, row("u8s8", 30)])[0].startswith("ship digits-onnxruntime-u8s8-minmax")
 
 
-def test_what_runs_in_integer_goes_first_and_a_lower_share_is_said() -> None:
+def test_what_runs_mostly_in_float_goes_last_and_a_share_below_the_whole_is_said() -> None:
     paper, half = row("int8", 20, integer_share=0.03), row("uint8", 24, integer_share=0.925)
     assert "uint8" in ship([paper, half])[0]
     assert ship([paper, half])[0].endswith(", 92 % in integer")
-    assert "u8s8" in ship([paper, half, row("u8s8", 60)])[0]
+    # a layer in float is no reason to ship what is further from the float model
+    assert "uint8" in ship([paper, half, row("u8s8", 60)])[0]
+    assert "u8s8" in ship([paper, row("u8s8", 60)])[0]
     assert ship([row("u8s8", integer_share=None)])[0].endswith(", integer share unknown")
+
+
+def test_what_is_slower_than_the_float_model_at_every_batch_goes_after_what_is_faster() -> None:
+    near, far = row("uint8", 22), row("u8s8", 30)
+    slow, fast = [time(1.15, "uint8", batch=batch) for batch in (1, 64)], time(0.7, "u8s8")
+    assert "uint8" in ship([near, far], [fast])[0]
+    assert "u8s8" in ship([near, far], [*slow, fast])[0]
+    assert "uint8" in ship([near, far], [slow[0], {**slow[1], "low": 0.8}, fast])[0]
+    assert "slower at batch 64" in ship([near], slow)[0]  # smaller it is
 
 
 @pytest.mark.parametrize("what", [{"verdict": FAIL}, {"verdict": UNRESOLVED}, {"red": True}])
@@ -75,6 +86,16 @@ def test_a_metric_with_a_unit_and_no_truth() -> None:
         "ship digits-onnxruntime-int8-minmax: drop +0 squared error [-0.01, +0.01], 1.2x larger, "
         "against the float model's own answers"
     )
+
+
+def test_a_value_that_is_a_distance_to_the_float_model_has_no_drop() -> None:
+    distance = {"metric": "sqnr", "unit": "dB", "value": 31.25, "fp32_value": 150.0, "drop": 118.75}
+    told = {**row(agreement=None, truth="float model"), **distance, "interval": [118.0, 119.5], "has_drop": False}
+    (line,) = ship([told])
+    assert line.startswith("ship digits-onnxruntime-int8-minmax: 31.25 dB, ")
+    assert "drop" not in line
+    assert "drop" not in table(results(told), 200)
+    assert "drop dB" in table(results({**told, "has_drop": True}), 200)
 
 
 def test_the_table_is_sorted_by_verdict_then_agreement_and_float_cases_are_last() -> None:

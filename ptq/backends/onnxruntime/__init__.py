@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
@@ -16,6 +16,7 @@ from ptq.cases import FP32, NONE, Case
 from ptq.data.batch import Batch
 from ptq.data.signature import Signature
 from ptq.errors import BadModel, one_line
+from ptq.files import scratch
 from ptq.models.onnx_file import load, signature, write_whole
 from ptq.models.session import feed, session, shapes
 from ptq.quantization.calibration import Calibration
@@ -94,6 +95,7 @@ class OnnxRuntime:
             )
             excluded += more
             plan = replace(plan, exclude=[each.node for each in excluded])
+            notes["nodes in float"] = json.dumps(list(plan.exclude))
         if excluded:
             notes["in float"] = summary(excluded)
         if method.corrects is None:
@@ -101,8 +103,8 @@ class OnnxRuntime:
             # quantize_dynamic is given the file as users give it, unless it was rewritten
             start = model.onnx if method.dynamic and not method.transforms else model.prepared
             return notes | dict(make(start, plan, out, model.onnx))
-        with tempfile.TemporaryDirectory() as folder:
-            corrected = Path(folder) / "corrected.onnx"
+        with scratch() as folder:
+            corrected = folder / "corrected.onnx"
             plan, done = method.corrects(model.prepared, corrected, plan, calibration)
             make = on_grids if method.dynamic else quantize
             return notes | dict(make(corrected, plan, out, model.onnx)) | {"corrected": done}
@@ -127,6 +129,11 @@ class OnnxRuntime:
         from ptq.backends.onnxruntime.census import census
 
         return census(artifact)
+
+    def node_shares(self, model: Path, batches: Sequence[Batch]) -> Mapping[str, float]:
+        from ptq.backends.onnxruntime.profile import node_shares
+
+        return node_shares(model, batches)
 
     def inspect(self, artifact: Path) -> Iterable[tuple[str, str, str]]:
         """(name, op type, inputs -> outputs) of every node, in the graph's order."""
