@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -80,6 +81,7 @@ class Store:
         self._asked: list[list[tuple[str, float]]] = []
         self._nested: list[float] = []
         self._presence: FileLock | None = None
+        self._entering = Lock()
         self._builds = True
 
     def get(self, step: Step) -> Entry:
@@ -265,8 +267,11 @@ class Store:
 
     def _attend(self) -> None:
         """Mark the folder as a store's, and this process as one that uses it."""
-        if self._presence is not None:
-            return
+        with self._entering:
+            if self._presence is None:
+                self._enter()
+
+    def _enter(self) -> None:
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             tag = self.root / _TAG

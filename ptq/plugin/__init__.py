@@ -20,6 +20,7 @@ from ptq.latency.race import BATCHES
 from ptq.plugin import hooks
 from ptq.plugin.case_judge import NO_LATENCY, CaseJudge
 from ptq.plugin.cluster import Cluster, check_cluster
+from ptq.plugin.fetching import Fetching
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
 from ptq.plugin.options import MARKERS, add_options, selected
 from ptq.plugin.progress import can_update, progress_of
@@ -54,7 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker:
         return
     if address := config.getoption("ptq_dask"):
-        config.pluginmanager.register(_cluster(config, address), "ptq-cluster")
+        config.pluginmanager.register(_cluster(config, address), "ptq-fetching")
+    elif (config.getoption("ptq_store") or os.environ.get("PTQ_STORE")) and not config.getoption("numprocesses", None):
+        config.pluginmanager.register(Fetching(config), "ptq-fetching")  # several processes fetch side by side anyway
     given = any(str(word).startswith("--ptq-update") for word in config.invocation_params.args)
     if config.getoption("ptq_update") and os.environ.get("CI") and not given:
         raise pytest.UsageError(

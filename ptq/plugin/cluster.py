@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
-from ptq.cases import Case
 from ptq.data.blocks import BLOCK
 from ptq.engine.predictions import EVALUATED, block_count
 from ptq.engine.progress import Notify
-from ptq.engine.store import NotThere
 from ptq.errors import NotInstalled, PtqError, one_line
 from ptq.gate.graph import Task, tasks
 from ptq.gate.judge import Judge
+from ptq.plugin.fetching import Fetching
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
 from ptq.plugin.worker import Job, Told, differs, identity, work
 
@@ -32,26 +31,24 @@ _LOCAL = re.compile(r"local(?::([1-9][0-9]{0,2}))?")
 _OWN = ("--ptq-dask", "--ptq-json", "--ptq-html", "--ptq-artifacts")
 
 
-class Cluster:
-    """The distributed part of a run; `lines` is what the terminal says of it."""
+class Cluster(Fetching):
+    """What is not there, is made by the workers of a scheduler."""
 
     def __init__(self, config: pytest.Config, address: str) -> None:
-        self._config, self._address = config, address
-        self.lines: list[str] = []
+        super().__init__(config)
+        self._address = address
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        if session.config.option.collectonly or session.testsfailed:
+        if self._config.option.collectonly or session.testsfailed:
             return
         judge, job = judge_of(self._config), self._job()
-        workloads = {name: pipeline.workload for name, pipeline in judge.pipelines.items()}
-        params = [getattr(getattr(item, "callspec", None), "params", {}) for item in session.items]
-        cases = [each["case"] for each in params if isinstance(each.get("case"), Case) and "batch" not in each]
-        wanted = [case for case in cases if case.workload in workloads and not _there(judge, case)]
-        if not wanted:
+        cases = self.missing(session)
+        if not cases:
             self.lines.append("dask: all that tests will ask for is in the store: no worker was asked")
             return
-        todo = tasks(wanted, workloads, judge.registry, _blocks(judge, {case.workload for case in wanted}))
+        workloads = {name: pipeline.workload for name, pipeline in judge.pipelines.items()}
+        todo = tasks(cases, workloads, judge.registry, _blocks(judge, {case.workload for case in cases}))
         start = time.perf_counter()
         with _address(self._address) as address:
             done = distribute(address, todo, job, self._config.stash[NOTIFY])
@@ -177,23 +174,11 @@ def _address(given: str) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-def _there(judge: Judge, case: Case) -> bool:
-    """Whether all steps of a case are in the store, or it fails without them: then no worker need be asked."""
-    try:
-        with judge.store.making_nothing():
-            judge.result(case)
-    except NotThere:
-        return False
-    except Exception:
-        return True  # said where the case is judged
-    return True
-
-
 def _blocks(judge: Judge, workloads: Collection[str]) -> dict[str, tuple[int, int]]:
     """How many blocks the calibration and the evaluation samples of workloads have."""
     found = {}
     for name in workloads:
-        with suppress(PtqError):  # said where the case is judged
+        with suppress(Exception):  # said where the case is judged
             pipeline = judge.pipelines[name]
             seen, asked = (pipeline.facts(which).n for which in ("calibration", "evaluation"))
             # a model that has to be converted first, is so here: everything of it waits for that
