@@ -23,13 +23,20 @@ class FloatModel:
 
     `onnx` is the model as given or as converted; `prepared` is `onnx` after shape inference and Conv+BatchNorm
     fusion; `keras` is the .h5 or .keras it came from, None when there was none. `exclude` is what a case
-    with ``exclude=auto`` keeps in float, as `Workload.exclude` has it.
+    with ``exclude=auto`` keeps in float, as `Workload.exclude` has it. `given` is the file the user named, where
+    that is another than `onnx`.
     """
 
     onnx: Path
     prepared: Path
     keras: Path | None = None
     exclude: tuple[str, ...] = ("auto",)
+    given: Path | None = None
+
+    @property
+    def name(self) -> Path:
+        """What messages call the model: the file the user knows."""
+        return self.given or self.onnx
 
 
 COUNTED = frozenset({

@@ -70,6 +70,14 @@ def fitted(value: Array | Batch, signature: Signature, where: str) -> dict[str, 
     if unknown := [name for name in batch if name not in names]:
         raise BadData(f"{where}: unknown input {unknown[0]!r}, but the model takes {', '.join(map(repr, names))}")
     found = {tensor.name: _cast(np.asarray(batch[tensor.name]), tensor, where) for tensor in signature.inputs}
+    for tensor in signature.inputs if signature.batch is None else ():
+        first = tensor.shape[0]
+        if first is not None and first != len(found[tensor.name]):
+            axis = tensor.shape.index(None) if None in tensor.shape else 1
+            raise BadData(
+                f"{where}: {len(found[tensor.name])} samples, but the model takes {tensor}: if its samples lie along "
+                f"another dimension, its contract says so: ptq.InputContract({tensor.shape}, batch_axis={axis})"
+            )
     sizes = {name: len(array) for name, array in found.items()}
     if len(set(sizes.values())) > 1:
         raise BadData(f"{where}: inputs of different length {sizes}, but should hold the same samples")
@@ -82,7 +90,12 @@ def _cast(array: Array, tensor: Tensor, where: str) -> Array:
     )
     if not fits:
         cause = ""
-        if array.ndim == len(tensor.shape) - 1:
+        if not tensor.shape:
+            cause = (
+                f"; one number for all samples is said by a contract: ptq.InputContract((), dtype={tensor.dtype!r}, "
+            )
+            cause += "constant=...), and left out of the samples"
+        elif array.ndim == len(tensor.shape) - 1:
             cause = "; likely cause: one sample without a batch dimension"
         elif array.ndim == 4 and sorted(array.shape[1:]) == sorted(size or 0 for size in tensor.shape[1:]):
             cause = "; likely cause: NHWC and NCHW swapped"

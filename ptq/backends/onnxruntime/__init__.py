@@ -81,17 +81,17 @@ class OnnxRuntime:
         dtype, method = DTYPES[case.dtype], calibration.method(case.method)
         ranges = {} if method.dynamic else calibration.ranges(case.method, dtype.quantizer)
         wanted = () if case.exclude == NONE else model.exclude
-        excluded = choose_exclude(model.prepared, wanted, calibration.statistics, model.onnx)
+        excluded = choose_exclude(model.prepared, wanted, calibration.statistics, model.name)
         plan = Plan(dtype, ranges, case.granularity == "channel", [each.node for each in excluded])
         plan = with_edges(model.prepared, plan, case.method, calibration)
         notes = {"calibration": "ranges at run time" if method.dynamic else "ptq statistics"}
         if "auto" in wanted and not method.dynamic:
             more, notes["auto"] = keep_in_float(
                 model.prepared,
-                lambda nodes, path: quantize(model.prepared, replace(plan, exclude=nodes), path, model.onnx),
+                lambda nodes, path: quantize(model.prepared, replace(plan, exclude=nodes), path, model.name),
                 calibration.samples,
                 excluded,
-                model.onnx,
+                model.name,
             )
             excluded += more
             plan = replace(plan, exclude=[each.node for each in excluded])
@@ -102,12 +102,12 @@ class OnnxRuntime:
             make = by_default if method.dynamic else quantize
             # quantize_dynamic is given the file as users give it, unless it was rewritten
             start = model.onnx if method.dynamic and not method.transforms else model.prepared
-            return notes | dict(make(start, plan, out, model.onnx))
+            return notes | dict(make(start, plan, out, model.name))
         with scratch() as folder:
             corrected = folder / "corrected.onnx"
             plan, done = method.corrects(model.prepared, corrected, plan, calibration)
             make = on_grids if method.dynamic else quantize
-            return notes | dict(make(corrected, plan, out, model.onnx)) | {"corrected": done}
+            return notes | dict(make(corrected, plan, out, model.name)) | {"corrected": done}
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
         running = session(artifact, threads)
