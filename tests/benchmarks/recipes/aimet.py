@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 REQUIRES = ("aimet-onnx",)
-DTYPE = "int8"
+DTYPE = "u8s8"
 
 
 def documented(model: Path, inputs: Mapping[str, npt.NDArray[np.float32]], out: Path) -> None:
