@@ -24,8 +24,9 @@ from ptq.errors import NoData, PtqError
 from ptq.metrics.interval import Interval
 from ptq.metrics.metric import SHARE, Metric
 from ptq.models.onnx_file import signature
+from ptq.tuning.bar import CONFIDENCE, Bar
 from ptq.tuning.deadline import Deadline
-from ptq.tuning.search import CONFIDENCE, Search
+from ptq.tuning.search import Search
 from ptq.tuning.space import SIZE, TIME
 from ptq.tuning.trial import Trial
 
@@ -37,17 +38,19 @@ class Tuned(os.PathLike[str]):
     """What `tune` found: usable wherever a path is.
 
     `path` is the file and `best` how it was made; `drop` is what it loses on the `n` samples that the search has not
-    seen, in `unit`, None where the seconds ended before that was measured; `met` says whether that is within the bar,
-    `max_drop`. `trials` are all that was tried, `ended` says why no more was; `float_bytes` is the float model's size.
+    seen, in `unit`, None where the seconds ended before that was measured, `value` what it scores there; `met` says
+    whether that meets the `bar`. `trials` are all that was tried, `ended` says why no more was; `float_bytes` is the
+    float model's size.
     """
 
     path: Path
     best: Trial
     met: bool
     drop: Interval | None
+    value: float | None
     n: int
     unit: str
-    max_drop: float
+    bar: Bar
     trials: tuple[Trial, ...]
     ended: str
     float_bytes: int
@@ -63,8 +66,12 @@ class Tuned(os.PathLike[str]):
         bought += f"{self.best.size_bytes / self.float_bytes:.2f} of its {self.float_bytes:,} bytes"
         if self.drop is None:
             return f"{bought}; not measured on samples that the search has not seen: call again, with more seconds"
-        drop, bar = self.drop, f"max_drop {self.max_drop:g} {self.unit}"
-        says = f"meets {bar}" if self.met else f"misses {bar} by {drop.drop - self.max_drop:.2f}"
+        drop, max_drop = self.drop, self.bar.max_drop
+        if max_drop is None:
+            says = f"{'meets' if self.met else 'misses'} {self.bar}"
+            return f"{bought}, with a value of {self.value:.4g} on {self.n} samples not tuned on: {says}"
+        bar = f"max_drop {max_drop:g} {self.unit}"
+        says = f"meets {bar}" if self.met else f"misses {bar} by {drop.drop - max_drop:.2f}"
         interval = f"{100 * drop.confidence:g} % [{drop.low:+.2f}, {drop.high:+.2f}]"
         return f"{bought}, for a drop of {drop.drop:+.2f} ({interval}) on {self.n} samples not tuned on: {says}"
 
@@ -72,6 +79,8 @@ class Tuned(os.PathLike[str]):
         case, kept = self.best.case, ", ".join(f'"{name}"' for name in self.best.exclude)
         exclude = f", exclude=({kept},)" if kept else ""
         found = "not measured" if self.drop is None else f"drop {self.drop.drop:+.2f} {self.unit} on {self.n} samples"
+        if self.bar.floor is not None and self.value is not None:
+            found = f"{self.value:.4g} on {self.n} samples"
         return "\n".join(
             (
                 self.sentence,
@@ -82,14 +91,14 @@ class Tuned(os.PathLike[str]):
                 f'granularity="{case.granularity}"{exclude})',
                 "# bars.toml:",
                 f'["{case.workload}-onnxruntime-{case.dtype}-tuned"]',
-                f"max_drop = {self.max_drop:g}",
+                str(self.bar),
                 f"max_ratio = {max(0.01, 1.05 * self.best.ratio[2]):.2f}",
                 f'why = "found by ptq tune: {found} it had not seen"',
             )
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON: ``schema, sentence, best, met, drop, n, unit, max_drop, ended, trials, text``."""
+        """Plain JSON: ``schema, sentence, best, met, drop, n, unit, max_drop, value, floor, ended, trials, text``."""
         drop = None if self.drop is None else [self.drop.drop, self.drop.low, self.drop.high]
         return {
             **{
@@ -98,7 +107,8 @@ class Tuned(os.PathLike[str]):
                 "text": str(self).partition("\n")[2],
                 "best": self.best.as_json(),
             },
-            **{"met": self.met, "drop": drop, "n": self.n, "unit": self.unit, "max_drop": self.max_drop},
+            **{"met": self.met, "drop": drop, "n": self.n, "unit": self.unit},
+            **{"max_drop": self.bar.max_drop, "floor": self.bar.floor, "value": self.value},
             **{"ended": self.ended, "trials": [each.as_json() for each in self.trials]},
         }
 
@@ -109,7 +119,8 @@ def tune(
     data: Any,
     targets: Any = None,
     *,
-    max_drop: float,
+    max_drop: float | None = None,
+    floor: float | None = None,
     out: AnyPath,
     metric: Metric | str | None = None,
     minimise: str = TIME,
@@ -126,6 +137,8 @@ def tune(
     model, calibration: as `quantize` takes them.
     data, targets: as `evaluate` takes them: every second one is tuned on, the others are reported.
     max_drop: largest loss against the float model: percentage points of a share, else in the metric's unit.
+    floor: in its place, the least value of the metric. Where no truth is given and the model is no classifier, the
+        metric is the SQNR in dB against the float model's answers, of which only a floor can be asked.
     out: the .onnx file; the best so far is in it whenever the search ends, or is ended, by SIGKILL too.
     metric: as `evaluate` takes it.
     minimise: ``time``, at `batch` samples a call, or ``size``.
@@ -144,12 +157,12 @@ def tune(
         judged = replace(judged, targets=np.load(targets) if isinstance(targets, str | Path) else targets)
     chosen = None if metric is None else metric_of(metric, registry)
     workload = Workload(name_of(path), path, seen, judged, metric=chosen)
-    return tune_workload(workload, max_drop, Path(out), minimise, batch, seconds, store, registry)
+    return tune_workload(workload, Bar(max_drop, floor), Path(out), minimise, batch, seconds, store, registry)
 
 
 def tune_workload(
-    workload: Workload, max_drop: float, out: Path, minimise: str, batch: int, seconds: float, store: Store,
-    registry: Registry, say: Callable[[str], None] = lambda line: None,
+    workload: Workload, bar: Bar, out: Path, minimise: str, batch: int, seconds: float,
+    store: Store, registry: Registry, say: Callable[[str], None] = lambda line: None,
 ) -> Tuned:  # fmt: skip
     """`tune` of a workload; `say` is given a line for every candidate."""
     if minimise not in (TIME, SIZE):
@@ -160,19 +173,26 @@ def tune_workload(
     whole: Samples = given() if callable(given) else given
     group = workload.metric.group if workload.metric else 1
     halves = [replace(workload, evaluation=part(whole, which, group)) for which in (0, 1)]
-    search = Search(halves[0], store, registry, max_drop, minimise, batch, deadline, out, say)
+    try:
+        with deadline.held():
+            allowed = bar.allowed(Pipeline(halves[0], store, registry))
+    except KeyboardInterrupt:
+        over = f"the {seconds:g} seconds ended" if deadline.left == 0 else "interrupted"
+        raise NoData(f"{out}: no artifact was made yet: {over} before the float model was judged") from None
+    search = Search(halves[0], store, registry, allowed, minimise, batch, deadline, out, say)
     ended = search.run()
     best = search.best
     if best is None:
         left = f"{out} is a candidate that was not judged" if out.exists() else f"{out}: no artifact was made yet"
         raise NoData(f"{left}: {ended} before the first candidate was; a second call goes on from there")
     reported = Pipeline(replace(halves[1], exclude=best.exclude or ("auto",)), store, registry)
-    drop, n, unit = None, 0, "pp" if reported.metric.unit == SHARE else reported.metric.unit
+    drop, value, n, unit = None, None, 0, "pp" if reported.metric.unit == SHARE else reported.metric.unit
     try:
         with deadline.held():
             found = reported.measured(best.case, CONFIDENCE).compared
-            drop, n = found.interval, found.score.n
+            drop, value, n = found.interval, found.score.value, found.score.n
+            allowed = bar.allowed(reported)
     except KeyboardInterrupt:
         say("ended before the best was measured on samples that the search has not seen")
-    met, trials = drop is not None and drop.drop <= max_drop, tuple(search.trials)
-    return Tuned(out, best, met, drop, n, unit, max_drop, trials, ended, reported.source.onnx.stat().st_size)
+    met, trials = drop is not None and drop.drop <= allowed, tuple(search.trials)
+    return Tuned(out, best, met, drop, value, n, unit, bar, trials, ended, reported.source.onnx.stat().st_size)

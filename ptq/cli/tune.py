@@ -18,6 +18,7 @@ from ptq.engine.registry import Registry, declared
 from ptq.errors import PtqError
 from ptq.files import write_text
 from ptq.report.tuned import page
+from ptq.tuning.bar import Bar
 from ptq.tuning.space import SIZE, TIME
 
 
@@ -30,7 +31,8 @@ from ptq.tuning.space import SIZE, TIME
 @click.option("--data", metavar="X", help="Of a model: what to judge on; half of it is tuned on, half is reported.")
 @click.option("--targets", type=FILE, help="The truth, .npy, one entry a sample; else what the data brings along.")
 @click.option("--metric", metavar="NAME", help="As of ptq evaluate.")
-@click.option("--max-drop", type=click.FloatRange(min=0), required=True, help="In percentage points or the unit.")
+@click.option("--max-drop", type=click.FloatRange(min=0), help="In percentage points or the unit.")
+@click.option("--floor", type=float, help="In place of --max-drop: the least value of the metric.")
 @click.option("--minimise", type=click.Choice([TIME, SIZE]), default=TIME, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples a call, when timed.")
 @click.option(
@@ -45,10 +47,10 @@ from ptq.tuning.space import SIZE, TIME
 @with_registry
 def COMMAND(
     registry: Registry, what: str, inputs: Any, images: ImageOptions | None, data: str | None, targets: Path | None,
-    metric: str | None, max_drop: float, minimise: str, batch: int, seconds: float, folder: Path | None, output: Path,
-    json_path: Path | None, html: Path | None,
+    metric: str | None, max_drop: float | None, floor: float | None, minimise: str, batch: int, seconds: float,
+    folder: Path | None, output: Path, json_path: Path | None, html: Path | None,
 ) -> int:  # fmt: skip
-    """Find the fastest quantized model that loses no more than --max-drop.
+    """Find the fastest quantized model that meets --max-drop or --floor.
 
     Starts with fixed recipes, then keeps in float what the sensitivities rank first. OUTPUT holds the best so far
     whenever the search ends; a second call goes on from the store. Exit code 1 when the bar is missed on the half of
@@ -56,15 +58,17 @@ def COMMAND(
     """
     workloads = {workload.name: workload for workload in declared(registry, folder)}
     if what in workloads and not Path(what).exists():
-        found = tune_workload(workloads[what], max_drop, output, minimise, batch, seconds, store(), registry, notify)
+        found = tune_workload(
+            workloads[what], Bar(max_drop, floor), output, minimise, batch, seconds, store(), registry, notify
+        )
     else:
         if inputs is None or data is None:
             raise PtqError(f"{what}: a model needs --calibration and --data; workloads are {', '.join(workloads)}")
         model = MODEL.convert(what, None, None)
         judged = data if images is None else read_inputs(Path(data), images, None, "test")
         found = tune(
-            model, inputs, judged, targets, max_drop=max_drop, out=output, metric=metric, minimise=minimise,
-            batch=batch, seconds=seconds, images=images, store=store(), registry=registry,
+            model, inputs, judged, targets, max_drop=max_drop, floor=floor, out=output, metric=metric,
+            minimise=minimise, batch=batch, seconds=seconds, images=images, store=store(), registry=registry,
         )  # fmt: skip
     for line in str(found).splitlines():
         click.echo(printable(line))

@@ -21,6 +21,7 @@ from ptq.quantization.method import Method
 from ptq.sensitivity.answers import Answers
 from ptq.sensitivity.measure import LARGE, activation_bytes, fixed_batch, spread
 from ptq.sensitivity.rank import rank, to_db
+from ptq.tuning.bar import CONFIDENCE
 from ptq.tuning.deadline import Deadline
 from ptq.tuning.space import TIME, Recipe, levels
 from ptq.tuning.trial import Time, Trial
@@ -35,7 +36,6 @@ PATIENCE = 0.5
 """The share of the seconds in which recipes are tried that are as fast as one that meets the bar already."""
 SLOW = 2.0
 """Seconds that judging a quarter of the samples takes, from which on hopeless candidates are told by a quarter."""
-CONFIDENCE = 0.95
 _LEAST = 32
 """Samples that a quarter is taken of."""
 _REPORT = 1.5

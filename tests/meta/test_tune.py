@@ -28,7 +28,9 @@ from ptq.engine.registry import Registry
 from ptq.engine.store import Store
 from ptq.engine.workload import Workload
 from ptq.errors import BadData, PtqError
+from ptq.metrics.fidelity import Fidelity
 from ptq.report.tuned import page
+from ptq.tuning.bar import Bar
 from ptq.tuning.deadline import Deadline
 from ptq.tuning.search import Search
 from ptq.tuning.space import levels
@@ -49,7 +51,8 @@ def mine(tmp_path: Path) -> Workload:
 
 
 def found(workload: Workload, folder: Path, **given: Any) -> Tuned:
-    settings = {"max_drop": 5.0, "minimise": "time", "batch": 1, "seconds": 300.0} | given
+    bar = Bar(given.pop("max_drop", None if "floor" in given else 5.0), given.pop("floor", None))
+    settings = {"bar": bar, "minimise": "time", "batch": 1, "seconds": 300.0} | given
     return tune_workload(
         workload, out=folder / "out.onnx", store=Store(folder / "cache"), registry=Registry(), **settings
     )
@@ -193,7 +196,7 @@ def test_a_sentence_encoder_is_given_methods_that_quantize_at_run_time(tmp_path:
         "mse_gptq",
     }
     words = ptq.Workload("words", tmp_path / "encoder.onnx", sentences(40), sentences(60, 1))
-    made = found(words, tmp_path, max_drop=100.0)
+    made = found(words, tmp_path, floor=50.0)
     assert {"dynamic", "dynamic_smooth_gptq"} < {each.case.method for each in made.trials}
 
 
@@ -268,3 +271,27 @@ def test_the_command_writes_the_file_and_the_bar(
         main([*words[:2], "--max-drop", "5", "-o", "out.onnx"])
     assert left.value.code == 2
     assert "needs --calibration and --data" in capsys.readouterr().err
+
+
+def test_a_floor_is_what_a_model_without_truth_is_held_to(mine: Workload, tmp_path: Path) -> None:
+    x = images(160)[0]
+    untold = replace(mine, evaluation=ArraySamples(x), metric=Fidelity())
+    with pytest.raises(PtqError, match=r"max_drop = 5, but no truth was given: .* floor should be given, in dB"):
+        found(untold, tmp_path)
+    made = found(untold, tmp_path, floor=15.0)
+    assert made.met
+    assert made.value is not None
+    assert made.value >= 15
+    assert "meets floor = 15" in made.sentence
+    assert "floor = 15" in str(made).splitlines()
+    high = found(untold, tmp_path, floor=149.0)
+    assert not high.met
+    assert "misses floor = 149" in high.sentence
+    for given in ({"max_drop": None}, {"max_drop": 1.0, "floor": 0.9}):
+        with pytest.raises(PtqError, match="should be to one of them"):
+            found(mine, tmp_path, **given)
+
+
+def test_a_floor_of_a_share_is_a_value(mine: Workload, tmp_path: Path) -> None:
+    assert found(mine, tmp_path, floor=0.5).met
+    assert not found(mine, tmp_path, floor=1.0 + 1e-9).met
