@@ -64,14 +64,14 @@ class Tuned(os.PathLike[str]):
         if self.drop is None:
             return f"{bought}; not measured on samples that the search has not seen: call again, with more seconds"
         drop, bar = self.drop, f"max_drop {self.max_drop:g} {self.unit}"
-        says = f"meets {bar}" if self.met else f"misses {bar} by {drop.drop - self.max_drop:.2f}"
-        interval = f"{100 * drop.confidence:g} % [{drop.low:+.2f}, {drop.high:+.2f}]"
-        return f"{bought}, for a drop of {drop.drop:+.2f} ({interval}) on {self.n} samples not tuned on: {says}"
+        says = f"meets {bar}" if self.met else f"misses {bar} by {drop.drop - self.max_drop:.3g}"
+        interval = f"{100 * drop.confidence:g} % [{drop.low:+.3g}, {drop.high:+.3g}]"
+        return f"{bought}, for a drop of {drop.drop:+.3g} {self.unit} ({interval}) on {self.n} samples not tuned on: {says}"
 
     def __str__(self) -> str:
         case, kept = self.best.case, ", ".join(f'"{name}"' for name in self.best.exclude)
         exclude = f", exclude=({kept},)" if kept else ""
-        found = "not measured" if self.drop is None else f"drop {self.drop.drop:+.2f} {self.unit} on {self.n} samples"
+        found = "not measured" if self.drop is None else f"drop {self.drop.drop:+.3g} {self.unit} on {self.n} samples"
         return "\n".join(
             (
                 self.sentence,

@@ -239,21 +239,21 @@ class Search:
         return value, low, high
 
     def _beats(self, one: Trial) -> bool:
-        """Whether a trial beats the best: by meeting the bar, then by cost; of one cost, by fewer nodes in float, then
-        by what is left of the answers. That comes first of two whose intervals hold the bar: so few samples cannot tell
-        which of them meets it. Where none meets it, by the drop.
+        """Whether a trial beats the best: by meeting the bar, surely before perhaps; then by cost; of one cost, by fewer
+        nodes in float, then by what is left of the answers. That comes first of two whose intervals hold the bar: so
+        few samples cannot tell which of them meets it. Where none meets it, by the drop.
         """
         other = self.best
         if other is None:
             return True
-        fits, fitted = one.meets(self.max_drop), other.meets(self.max_drop)
         (mine, low, high), (theirs, lowest, highest) = self._costs(one), self._costs(other)
         alike = low <= (1 + SAME) * highest and lowest <= (1 + SAME) * high
         unsure = all(each.drop.low <= self.max_drop <= each.drop.high for each in (one, other))
         if alike and unsure and one.exclude == other.exclude and abs(one.kept_db - other.kept_db) > CLEAR_DB:
             return one.kept_db > other.kept_db
-        if not (fits and fitted):
-            return fits or (not fitted and one.drop.drop < other.drop.drop)
+        fits, fitted = one.sure(self.max_drop), other.sure(self.max_drop)
+        if fits != fitted or not fits:
+            return fits > fitted or (fits == fitted and one.drop.drop < other.drop.drop)
         if not alike:
             return mine < theirs
         return (-len(one.exclude), one.kept_db) > (-len(other.exclude), other.kept_db)
