@@ -66,7 +66,8 @@ class Tuned(os.PathLike[str]):
         drop, bar = self.drop, f"max_drop {self.max_drop:g} {self.unit}"
         says = f"meets {bar}" if self.met else f"misses {bar} by {drop.drop - self.max_drop:.3g}"
         interval = f"{100 * drop.confidence:g} % [{drop.low:+.3g}, {drop.high:+.3g}]"
-        return f"{bought}, for a drop of {drop.drop:+.3g} {self.unit} ({interval}) on {self.n} samples not tuned on: {says}"
+        seen = f"({interval}) on {self.n} samples not tuned on"
+        return f"{bought}, for a drop of {drop.drop:+.3g} {self.unit} {seen}: {says}"
 
     def __str__(self) -> str:
         case, kept = self.best.case, ", ".join(f'"{name}"' for name in self.best.exclude)
