@@ -154,7 +154,7 @@ def by_nncf(folder: Path, max_drop: float, seconds: float, out: Path) -> None:
 def by_neural_compressor(folder: Path, max_drop: float, seconds: float, out: Path) -> None:
     """Its own set of static recipes, in QDQ; the tolerable loss is relative to the float model there.
 
-    Weights have seven bits, `reduce_range`, on a CPU whose kernels saturate sums of 16 bits: its documentation's remedy.
+    Weights have seven bits, `reduce_range`, on a CPU whose kernels saturate sums of 16 bits: its own remedy.
     """
     import onnx
     import onnxruntime
