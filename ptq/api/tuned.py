@@ -71,14 +71,15 @@ class Tuned(os.PathLike[str]):
             says = f"{'meets' if self.met else 'misses'} {self.bar}"
             return f"{bought}, with a value of {self.value:.4g} on {self.n} samples not tuned on: {says}"
         bar = f"max_drop {max_drop:g} {self.unit}"
-        says = f"meets {bar}" if self.met else f"misses {bar} by {drop.drop - max_drop:.2f}"
-        interval = f"{100 * drop.confidence:g} % [{drop.low:+.2f}, {drop.high:+.2f}]"
-        return f"{bought}, for a drop of {drop.drop:+.2f} ({interval}) on {self.n} samples not tuned on: {says}"
+        says = f"meets {bar}" if self.met else f"misses {bar} by {drop.drop - max_drop:.3g}"
+        interval = f"{100 * drop.confidence:g} % [{drop.low:+.3g}, {drop.high:+.3g}]"
+        seen = f"({interval}) on {self.n} samples not tuned on"
+        return f"{bought}, for a drop of {drop.drop:+.3g} {self.unit} {seen}: {says}"
 
     def __str__(self) -> str:
         case, kept = self.best.case, ", ".join(f'"{name}"' for name in self.best.exclude)
         exclude = f", exclude=({kept},)" if kept else ""
-        found = "not measured" if self.drop is None else f"drop {self.drop.drop:+.2f} {self.unit} on {self.n} samples"
+        found = "not measured" if self.drop is None else f"drop {self.drop.drop:+.3g} {self.unit} on {self.n} samples"
         if self.bar.floor is not None and self.value is not None:
             found = f"{self.value:.4g} on {self.n} samples"
         return "\n".join(

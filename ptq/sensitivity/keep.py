@@ -57,7 +57,7 @@ def keep_in_float(
             trial(found)
             errors = rank(model, trial.path, samples, 2 if large else 8)
             for layer in standing_out(errors)[:TRIED]:
-                group = [layer.node, *_readers(graph, layer)]
+                group = with_readers(graph, layer)
                 now = _try(trial, graph, found, now, group, f"{layer.node} alone", gains)
     added = [Exclusion(node, reason) for node, reason in found.items() if node not in {each.node for each in planned}]
     nothing = f"found nothing{' more' if planned else ''}: no part dominates the noise of {_worst(answers, now)}"
@@ -119,13 +119,14 @@ def _heads(graph: Scales, answers: Sequence[str]) -> Iterable[tuple[str, list[st
             yield f"the head of {name}", [graph.name(node) for node in nodes if node.op_type != "Constant"]
 
 
-def _readers(graph: Scales, layer: LayerError) -> list[str]:
-    """What reads the layer's output, where it is its range that loses: a quantized reader would bring that back."""
+def with_readers(graph: Scales, layer: LayerError) -> list[str]:
+    """The nodes to keep in float for a layer's sake: itself, and what reads its output where it is the output's range
+    that loses: a quantized reader would bring that back."""
     own = [each for each in (layer.weights, layer.computed) if each is not None]
-    if own and min(own) - layer.local < 3.0:
-        return []
     maker: Any = graph.producer.get(layer.tensor)
-    return [] if maker is None else [graph.name(maker), *(graph.name(node) for node in graph.passes_to(maker))]
+    if maker is None or (own and min(own) - layer.local < 3.0):
+        return [layer.node]
+    return list(dict.fromkeys([layer.node, graph.name(maker), *(graph.name(node) for node in graph.passes_to(maker))]))
 
 
 def _worst(answers: Answers, noise: Doubles) -> str:

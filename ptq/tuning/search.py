@@ -17,8 +17,10 @@ from ptq.engine.workload import Workload
 from ptq.errors import Unsupported
 from ptq.files import write_bytes
 from ptq.models.onnx_file import load
+from ptq.quantization.exclude import Scales
 from ptq.quantization.method import Method
 from ptq.sensitivity.answers import Answers
+from ptq.sensitivity.keep import with_readers
 from ptq.sensitivity.measure import LARGE, activation_bytes, fixed_batch, spread
 from ptq.sensitivity.rank import rank, to_db
 from ptq.tuning.bar import CONFIDENCE
@@ -143,12 +145,15 @@ class Search:
             failed, enough = 0, None
             for count in LIFTED:
                 if enough is None and count <= len(layers) // 2 and self._cheaper(self._last or start):
-                    yield case, (*kept, *layers[:count])
+                    yield case, self._with(kept, layers[:count])
                     failed, enough = (failed, count) if self._enough else (count, None)
             while enough is not None and enough - failed > 1:
                 middle = (failed + enough) // 2
-                yield case, (*kept, *layers[:middle])
+                yield case, self._with(kept, layers[:middle])
                 failed, enough = (failed, middle) if self._enough else (middle, enough)
+
+    def _with(self, kept: tuple[str, ...], layers: list[list[str]]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*kept, *(name for layer in layers for name in layer)]))
 
     @property
     def _missing(self) -> list[Trial]:
@@ -239,31 +244,33 @@ class Search:
         return value, low, high
 
     def _beats(self, one: Trial) -> bool:
-        """Whether a trial beats the best: by meeting the bar, then by cost; of one cost, by fewer nodes in float, then
-        by what is left of the answers. That comes first of two whose intervals hold the bar: so few samples cannot tell
-        which of them meets it. Where none meets it, by the drop.
+        """Whether a trial beats the best: by meeting the bar, surely before perhaps; then by cost; of one cost, by
+        fewer nodes in float, then by what is left of the answers. That comes first of two whose intervals hold the bar:
+        so few samples cannot tell which of them meets it. Where none meets it, by the drop.
         """
         other = self.best
         if other is None:
             return True
-        fits, fitted = one.meets(self.max_drop), other.meets(self.max_drop)
         (mine, low, high), (theirs, lowest, highest) = self._costs(one), self._costs(other)
         alike = low <= (1 + SAME) * highest and lowest <= (1 + SAME) * high
         unsure = all(each.drop.low <= self.max_drop <= each.drop.high for each in (one, other))
         if alike and unsure and one.exclude == other.exclude and abs(one.kept_db - other.kept_db) > CLEAR_DB:
             return one.kept_db > other.kept_db
-        if not (fits and fitted):
-            return fits or (not fitted and one.drop.drop < other.drop.drop)
+        fits, fitted = one.sure(self.max_drop), other.sure(self.max_drop)
+        if fits != fitted or not fits:
+            return fits > fitted or (fits == fitted and one.drop.drop < other.drop.drop)
         if not alike:
             return mine < theirs
         return (-len(one.exclude), one.kept_db) > (-len(other.exclude), other.kept_db)
 
-    def _worst(self, trial: Trial) -> list[str]:
-        """Layers in integer by what they lose, the worst first, measured without labels on calibration samples."""
+    def _worst(self, trial: Trial) -> list[list[str]]:
+        """Layers in integer with what must be in float with them, by what they lose, the worst first; measured without
+        labels on calibration samples."""
         pipeline = self.pipeline(trial.exclude)
-        passes = pipeline.passes_of(trial.case)
-        errors = rank(passes.prepared.path, pipeline.artifact(trial.case).path, passes.checked, 2 if self._large else 8)
-        return [node for _, node in sorted((min(each.local, each.even), each.node) for each in errors if each.integer)]
+        model, samples = pipeline.passes_of(trial.case).prepared.path, pipeline.passes_of(trial.case).checked
+        errors = rank(model, pipeline.artifact(trial.case).path, samples, 2 if self._large else 8)
+        graph = Scales(model, pipeline.source.onnx)
+        return [with_readers(graph, each) for each in errors if each.integer]
 
     @cached_property
     def _large(self) -> bool:

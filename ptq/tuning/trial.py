@@ -43,13 +43,17 @@ class Trial:
 
     def __str__(self) -> str:
         kept = f", {len(self.exclude)} nodes in float" if self.exclude not in ((), ("auto",)) else ""
-        drop = f"drop {self.drop.drop:+.2f} [{self.drop.low:+.2f}, {self.drop.high:+.2f}] on {self.n} samples"
+        drop = f"drop {self.drop.drop:+.3g} [{self.drop.low:+.3g}, {self.drop.high:+.3g}] on {self.n} samples"
         gave = f"{self.kept_db:.1f} dB, time ratio {self.ratio[0]:.3f}, {self.size_bytes:,} bytes"
         return f"{self.case}: {drop}, {gave}{kept}"
 
     def meets(self, max_drop: float) -> bool:
         """Whether it loses no more than `max_drop` on the half that is tuned on."""
         return self.drop.drop <= max_drop
+
+    def sure(self, max_drop: float) -> int:
+        """2 where its interval says that it `meets`, 1 where its drop alone does, 0 where it does not."""
+        return int(self.meets(max_drop)) + int(self.drop.high <= max_drop)
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -166,7 +166,7 @@ def test_as_few_nodes_as_will_do_stay_in_float(mine: Workload, tmp_path: Path, m
         self.best = self._last if self._beats(self._last) else self.best
 
     monkeypatch.setattr(Search, "_try", tried)
-    monkeypatch.setattr(Search, "_worst", lambda self, trial: [f"n{at}" for at in range(40)])
+    monkeypatch.setattr(Search, "_worst", lambda self, trial: [[f"n{at}"] for at in range(40)])
     search = Search(
         mine,
         Store(tmp_path / "cache"),
