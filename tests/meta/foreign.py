@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+with contextlib.suppress(ImportError):
+    # it replaces the standard library's finder for good; first imported in `run`, it would be taken away again
+    import importlib_metadata  # noqa: F401
 
 CONFTEST = """
 import numpy as np
