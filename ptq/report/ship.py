@@ -46,6 +46,8 @@ def _facts(row: Row, races: Mapping[int, Row]) -> list[str]:
     facts = [f"drop {unit.drop(row, row['drop'])} {unit.of_drop(row)}" + (f" [{low}, {high}]" if low else "")]
     if row["agreement"] is not None:
         facts.append(f"agreement {row['agreement']:.4f}")
+    elif row["cosine"] is not None:
+        facts.append(f"mean cosine {row['cosine']:.4f}")
     if row["size_bytes"] and row["fp32_size_bytes"]:
         facts.append(_times(row["fp32_size_bytes"] / row["size_bytes"], "smaller", "larger"))
     for batch, race in races.items():
