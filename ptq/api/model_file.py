@@ -120,7 +120,7 @@ def check_apart(out: Path, *given: Path) -> None:
 
 def converted(path: Path, store: Store, registry: Registry) -> Path:
     """The ONNX form of a float model, kept in the store; an .onnx file is its own."""
-    return Pipeline(Workload(name_of(path), path, _none, _none), store, registry).source.onnx
+    return Pipeline(Workload(name_of(path), path, none, none), store, registry).source.onnx
 
 
 def name_of(path: Path) -> str:
@@ -128,8 +128,11 @@ def name_of(path: Path) -> str:
     return "".join(char if char.isalnum() and char.isascii() else "_" for char in path.stem.lower()) or "model"
 
 
-def _none() -> Samples:
-    raise PtqError("no samples were given")
+def none() -> Samples:
+    raise PtqError(
+        "no calibration samples were given, but this method needs them: give --calibration, or choose --method "
+        "dynamic, which ranges at run time"
+    )
 
 
 def _runtime(path: Path, registry: Registry) -> Backend | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ptq.api.model_file import AnyPath, check_apart, converted, existing, name_of
+from ptq.api.model_file import AnyPath, check_apart, converted, existing, name_of, none
 from ptq.backends.protocol import Backend
 from ptq.cases import NONE, Case
 from ptq.data.images import Split
@@ -63,7 +63,7 @@ class Quantized(os.PathLike[str]):
 
 def quantize(
     model: AnyPath,
-    calibration: Any,
+    calibration: Any = None,
     *,
     out: AnyPath | None = None,
     dtype: str | None = None,
@@ -82,7 +82,8 @@ def quantize(
     ----------
     model: an .onnx, .h5, .keras or float .tflite file, or a SavedModel folder.
     calibration: typical inputs: an array (N, ...), a mapping of arrays by input name, batches, or a path; see
-        `ptq.data.inputs.samples_of` and `read_inputs`. 100 to 1,000 samples do.
+        `ptq.data.inputs.samples_of` and `read_inputs`. 100 to 1,000 samples do. None for the method ``dynamic`` alone,
+        which needs none.
     out: the file to write, with the backend's suffix; None: a file in the store.
     dtype, method, granularity: the fields of the case; what is None is the best the backend has: with onnxruntime
         ``u8s8``, ``mse_gptq``, ``channel``; on an x86 CPU without VNNI, where u8s8 saturates, ``u8s7``, as fast as it.
@@ -116,9 +117,11 @@ def quantize(
 def written(pipeline: Pipeline, case: Case, out: AnyPath | None) -> Quantized:
     """The case's artifact, copied to `out` where one is named, with what is to be said of it."""
     entry = pipeline.artifact(case)
-    samples = pipeline.facts("calibration")
-    drawn = "" if samples.seed is None else f", seed {samples.seed}"
-    notes = {"samples": f"{samples.n}{drawn}, digest {samples.digest[:12]}", **entry.notes}
+    notes = dict(entry.notes)
+    if pipeline.workload.calibration is not none:
+        samples = pipeline.facts("calibration")
+        drawn = "" if samples.seed is None else f", seed {samples.seed}"
+        notes = {"samples": f"{samples.n}{drawn}, digest {samples.digest[:12]}", **notes}
     notes |= _warnings(case, pipeline, [kind for kind, _ in entry.inputs])
     if out is None:
         return Quantized(entry.path, case, notes)
@@ -141,7 +144,7 @@ def calibrated(
     """The pipeline of a model and its calibration samples; there is nothing to evaluate on."""
     store, registry = store or Store(), registry or Registry()
     takes = signature(converted(model, store, registry))
-    samples = inputs_of(calibration, takes, images, "train", "calibration")
+    samples: Any = none if calibration is None else inputs_of(calibration, takes, images, "train", "calibration")
     workload = Workload(name_of(model), model, samples, samples, exclude=tuple(exclude) or ("auto",))
     return Pipeline(workload, store, registry)
 

@@ -26,7 +26,8 @@ from ptq.data.signature import Signature, Tensor
 
 HERE = Path(__file__).parent
 MODEL = HERE / {model!r}
-# by the model; low= and high= hold values to a range, layout= names the axes of an image
+# by the model; low= and high= hold values to a range, layout= names the axes of an image, constant= fills an input with
+# a number (a sample rate, a first state), batch_axis= is where samples lie that do not lie along the first dimension
 INPUTS = {{
 {inputs}
 }}
@@ -43,7 +44,8 @@ def pytest_ptq_workloads():
 
 
 def read(inputs, split):
-    takes = Signature(tuple(Tensor(name, held.shape, held.dtype) for name, held in INPUTS.items()), ())
+    given = {{name: held.bound for name, held in INPUTS.items() if held.constant is None}}
+    takes = Signature(tuple(Tensor(name, held.shape, held.dtype) for name, held in given.items()), ())
     return read_inputs(HERE / inputs, signature=takes, split=split)
 '''
 BARS = """# TODO 2 of 2: how good is good enough, and why; see "bars" in the README for more than max_drop
@@ -69,7 +71,7 @@ def COMMAND(registry: Registry, model: Path, data: str | None) -> None:
             raise PtqError(f"{path}: is there already, and is not overwritten: move it, or run ptq init elsewhere")
     takes = signature(converted(existing(model), store(), registry))
     if data is not None:
-        read_inputs(data, signature=takes)
+        read_inputs(data, signature=takes if all(each.shape for each in takes.inputs) else None)
     name = name_of(model)
     held = "\n".join(
         f"    {each.name!r}: ptq.InputContract({each.shape}, dtype={each.dtype!r})," for each in takes.inputs

@@ -67,6 +67,8 @@ def drawn(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def called(*arguments: Any, inputs: Any, samples_per_class: int | None, seed: int | None, **options: Any) -> Any:
         if samples_per_class is not None or seed is not None:
+            if inputs is None:
+                raise click.UsageError("--samples-per-class and --seed draw from --calibration: name CIFAR-10's folder")
             count = PER_CLASS if samples_per_class is None else samples_per_class
             inputs = calibration_samples(read(Path(inputs), "train"), count, SEED if seed is None else seed)
         return command(*arguments, inputs=inputs, **options)

@@ -16,7 +16,7 @@ from ptq.engine.registry import Registry
 
 @click.command(epilog="Example: ptq quantize model.onnx --calibration images.npy -o int8.onnx")
 @click.argument("model", type=MODEL)
-@inputs("--calibration", "--data", "--data-dir", text="Typical inputs: ")
+@inputs("--calibration", "--data", "--data-dir", required=False, text="Typical inputs; --method dynamic needs none: ")
 @drawn
 @click.option("--backend", default="onnxruntime", show_default=True)
 @click.option(

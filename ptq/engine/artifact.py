@@ -58,12 +58,14 @@ class Quantize(Step):
         }
         if self.case.is_float:
             return common
+        method = self.methods.get(self.case.method)
+        blind = method is not None and method.uncalibrated and self.case.exclude == NONE
         return {
             **common,
-            "calibration": self.passes.samples.identity,
-            "contracts": self.passes.contracts,
+            "calibration": None if blind else self.passes.samples.identity,
+            "contracts": None if blind else self.passes.contracts,
             "exclude": [] if self.case.exclude == NONE else list(self.model.exclude),
-            "method": self.methods.get(self.case.method),
+            "method": method,
         }
 
     def code(self) -> tuple[object, ...]:

@@ -73,6 +73,11 @@ class Method:
             raise PtqError(f"method {self.name}: needs {min(unknown)!r}, but should be among {', '.join(NEEDS)}")
 
     @property
+    def uncalibrated(self) -> bool:
+        """Whether it is given no calibration sample."""
+        return self.dynamic and not (self.needs or self.corrects or self.transforms)
+
+    @property
     def needs_histogram(self) -> bool:
         """Whether ranges are chosen from more than the extremes."""
         return HISTOGRAM in self.needs

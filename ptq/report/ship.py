@@ -49,6 +49,8 @@ def _facts(row: Row, races: Mapping[int, Row]) -> list[str]:
         facts = [f"{unit.value(row, row['value'])} {row['unit']}"]
     if row["agreement"] is not None:
         facts.append(f"agreement {row['agreement']:.4f}")
+    elif row["cosine"] is not None:
+        facts.append(f"mean cosine {row['cosine']:.4f}")
     if row["size_bytes"] and row["fp32_size_bytes"]:
         facts.append(_times(row["fp32_size_bytes"] / row["size_bytes"], "smaller", "larger"))
     for batch, race in races.items():

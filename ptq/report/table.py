@@ -23,7 +23,7 @@ from ptq.report.timings import of_case
 
 Row = Mapping[str, Any]
 _COLOURS = {"pass": "green", "unresolved": "yellow", "fail": "bold red"}
-_LEAST_NEEDED = ("n", "fp32", "kB", "SQNR dB", "int", "interval", "agree")
+_LEAST_NEEDED = ("n", "fp32", "kB", "SQNR dB", "int", "interval", "agree", "cosine")
 """The columns that go where the table is too wide, the first first; before them the speeds, the largest batch first."""
 _FIELDS = ("backend", "dtype", "method", "granularity", "exclude")
 _LEFT = ("case", "verdict")
@@ -119,6 +119,7 @@ def _cells(row: Row, races: Mapping[int, Row], batches: Sequence[int]) -> dict[s
         "interval": unit.interval(row, " .. ") if quantized else "",
         "n": str(row["n"]),
         "agree": _number(row["agreement"], ".4f"),
+        "cosine": _number(row["cosine"] if row["agreement"] is None else None, ".4f"),
         "SQNR dB": _number(row["sqnr_db"], ".1f"),
         "int": _number(row["integer_share"], ".2f"),
         "kB": _number(None if size is None else size / 1000, ".0f"),

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from small_encoder import WIDTH, WORDS, sentences, write_encoder
 from small_model import IMAGES, small_model
 
+import ptq
 from ptq.backends.onnxruntime import BACKENDS
 from ptq.backends.onnxruntime.dynamic import by_default, on_grids
 from ptq.calibration.statistics_pass import statistics
@@ -22,7 +23,7 @@ from ptq.data.signature import Signature, Tensor
 from ptq.engine.pipeline import Pipeline
 from ptq.engine.store import Store
 from ptq.engine.workload import Workload
-from ptq.errors import Unsupported
+from ptq.errors import PtqError, Unsupported
 from ptq.models.session import session
 from ptq.quantization import weights
 from ptq.quantization.dtype import DTYPES
@@ -218,3 +219,14 @@ def test_an_input_of_nothing_but_0_and_minus_infinity_is_a_mask() -> None:
     assert given.dtype == np.float32
     for other in ([[-1, -np.inf]], [[0, np.inf]], [[0, np.nan]]):
         assert np.array_equal(fitted({"m": np.array(other)}, takes, "here")["m"], other, equal_nan=True)
+
+
+def test_dynamic_quantization_asks_for_no_calibration(tmp_path: Path) -> None:
+    model, store = write_encoder(tmp_path / "m.onnx"), Store(tmp_path / "store")
+    made = ptq.quantize(model, method="dynamic", out=tmp_path / "q.onnx", store=store)
+    assert "samples" not in made.notes
+    given = ptq.quantize(model, dict(sentences(9).inputs), method="dynamic", out=tmp_path / "g.onnx", store=store)
+    assert (tmp_path / "g.onnx").read_bytes() == (tmp_path / "q.onnx").read_bytes()
+    assert "samples" in given.notes
+    with pytest.raises(PtqError, match=r"no calibration samples were given, .* choose --method dynamic"):
+        ptq.quantize(model, out=tmp_path / "n.onnx", store=store)
