@@ -189,12 +189,13 @@ def _source(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[Import, ...]
     kept = cache_folder() / "source" / key[:2] / f"{key}.json"
     try:
         digest, imports, seal = json.loads(kept.read_bytes())
-        if seal == _seal(digest, imports):
+        if isinstance(digest, str) and seal == _seal(digest, imports):
             return digest, tuple((module, tuple(names), level) for module, names, level in imports)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         pass
     digest, found = _parsed(text)
     with contextlib.suppress(OSError):
+        kept.unlink(missing_ok=True)  # what lies there may be a link or a pipe, which writing would go through
         write_bytes(kept, json.dumps([digest, found, _seal(digest, found)]).encode())
     return digest, found
 

@@ -26,18 +26,11 @@ from ptq.errors import PtqError
 from ptq.files import cache_folder, file_digest, sweep_scratch
 
 KINDS = (
-    "model",
-    "samples",
-    "statistics",
-    "artifact",
-    "census",
-    "predictions",
-    "score",
-    "explanation",
-    "ratio",
-    "source",
+    *("model", "samples", "statistics", "artifact", "census"),
+    *("predictions", "score", "explanation", "ratio", "source"),
 )
-_TAG = "CACHEDIR.TAG"
+_TAG, _MARK = "CACHEDIR.TAG", ".ptq-store"
+"""Name a folder as a store's. Backups leave out one with the first, so it is not put beside a user's own files."""
 _OWN = re.compile(r"(\.making-)?[0-9a-f]{64}\b")
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# What ptq keeps; `ptq cache clear` empties it.\n"
 
@@ -170,8 +163,8 @@ class Store:
 
     def _check_own(self) -> None:
         """Raise `PtqError` unless the folder is a store's, and no other process uses it."""
-        tag = self.root / _TAG
-        if not tag.is_file() or tag.read_text(encoding="utf-8", errors="replace") != _SIGNATURE:
+        tags = [path for name in (_TAG, _MARK) if (path := self.root / name).is_file()]
+        if _SIGNATURE not in (path.read_text(encoding="utf-8", errors="replace") for path in tags):
             raise PtqError(
                 f"{self.root}: has no {_TAG} of ptq, so it may hold what is not ptq's; remove it by hand, or point "
                 "PTQ_CACHE to a folder ptq made"
@@ -274,9 +267,10 @@ class Store:
     def _enter(self) -> None:
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
-            tag = self.root / _TAG
-            if not tag.exists():
-                tag.write_text(_SIGNATURE, encoding="utf-8")
+            tags = [self.root / name for name in (_TAG, _MARK)]
+            if not any(map(os.path.lexists, tags)):
+                alone = {path.name for path in self.root.iterdir()} <= {*KINDS, "locks"}
+                tags[0 if alone else 1].write_text(_SIGNATURE, encoding="utf-8")
             presence = FileLock(self.root / "locks" / f"run-{os.getpid()}-{id(self):x}.lock")
             presence.acquire()
             self._presence = presence

@@ -212,7 +212,8 @@ class JointGraph:
     def _constant(self, value: Any) -> str:
         from onnx import numpy_helper
 
-        array = np.asarray(value, np.float32 if isinstance(value, float) else None)
+        with np.errstate(over="ignore"):  # a scale that no float32 holds is infinite there, as in the model
+            array = np.asarray(value, np.float32 if isinstance(value, float) else None)
         name = f"ptq/constant/{array.dtype}/{array.tolist()}"
         self._held.setdefault(name, numpy_helper.from_array(array, name))
         return name

@@ -43,6 +43,7 @@ NAMES = {
     "long": "a" * 20_000,
     "megabyte": "a" * 10**6,
 }
+TUNED = ("--seconds", "1", "-o", "t.onnx")
 ROUTES = {
     "inspect": ("inspect", "m.onnx"),
     "evaluate": ("evaluate", "m.onnx", "--data", "x.npy", "--targets", "y.npy", "--baseline", "m.onnx"),
@@ -52,6 +53,12 @@ ROUTES = {
     "show": ("calibrate", "show", "s.json"),
     "compare": ("compare", "m.onnx", "q.onnx", "--seconds", "0.02", "--max-ratio", "1000"),
     "init": ("init", "m.onnx"),
+    "few bits": ("quantize", "m.onnx", "--data", "x.npy", "--dtype", "u4s4", "--method", "minmax", "-o", "f.onnx"),
+    "explain": ("explain", "m.onnx", "q.onnx", "--calibration", "x.npy", "--json", "e.json", "--html", "e.html"),
+    "tune": (
+        *["tune", "m.onnx", "--calibration", "x.npy", "--data", "x.npy", "--targets", "y.npy", "--max-drop", "100"],
+        *TUNED,
+    ),
 }
 
 

@@ -215,3 +215,14 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         write_bytes(path, "not bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert [found.name for found in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_a_folder_with_a_users_things_is_not_marked_for_backups_to_leave_out(tmp_path: Path) -> None:
+    """``PTQ_CACHE=$HOME``: whoever has CACHEDIR.TAG in it is in no backup."""
+    (tmp_path / "thesis.tex").write_text("mine")
+    Store(tmp_path).get(bytes_of(b"here"))
+    assert not (tmp_path / "CACHEDIR.TAG").exists()
+    Store(tmp_path).clear()
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+    Store(tmp_path / "new").get(bytes_of(b"here"))
+    assert (tmp_path / "new" / "CACHEDIR.TAG").is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -343,3 +344,11 @@ def test_convert_helpers_are_what_quantize_uses(model: FloatModel) -> None:
         chosen, _ = qparams(model, tiny_cnn.calibration(model), None)
         converted = BACKEND.convert(prepared, "tensor", chosen)
         require_int8(U8S8, torch_census.census(converted, graph.nodes, EXAMPLE))
+
+
+def test_an_archive_that_unfolds_is_refused_before_it_does(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/version", "3\n")
+        archive.writestr("x/data.pkl", bytes(1 << 20))
+    with pytest.raises(BadModel, match=r"bomb.pt: is compressed, but a .pt of ptq is not; refused"):
+        TorchFile.read(tmp_path / "bomb.pt", "fx")

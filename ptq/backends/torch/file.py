@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,12 +74,16 @@ class TorchFile:
         import torch
 
         try:
+            if _packed(path):
+                raise BadModel(f"{path}: is compressed, but a .pt of ptq is not; refused before it unfolds")
             with warnings.catch_warnings():
                 # torch warns of its own way to read quantized tensors back; the report says so of quantizing.
                 warnings.filterwarnings("ignore", message=".*deprecated", category=UserWarning)
                 content = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError as error:
             raise BadModel(f"{path}: no such file, but should be a .pt made by ptq") from error
+        except BadModel:
+            raise
         # torch raises UnpicklingError, RuntimeError, EOFError, ... for what it refuses or cannot read.
         except Exception as error:
             if "weights_only" in str(error) or "Unsupported" in str(error):
@@ -160,3 +165,11 @@ def _without_weights(graph: bytes) -> bytes:
             tensor.ClearField("raw_data")
             tensor.ClearField("float_data")
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _packed(path: Path) -> bool:
+    """Whether an archive holds more bytes than it has."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return sum(member.file_size for member in archive.infolist()) > path.stat().st_size
