@@ -30,7 +30,7 @@ from ptq.quantization.dtype import DTYPES
 from ptq.quantization.exclude import mixed_joins
 
 BEST: Mapping[str, Sequence[str]] = {
-    "dtype": ("u8s8", "uint8", "int8"),
+    "dtype": ("u8s8", "u8s7", "uint8", "int8"),
     "method": ("mse_gptq", "histogram", "mse", "percentile", "entropy", "minmax", "default"),
     "granularity": ("channel", "tensor"),
 }
@@ -85,7 +85,7 @@ def quantize(
         `ptq.data.inputs.samples_of` and `read_inputs`. 100 to 1,000 samples do.
     out: the file to write, with the backend's suffix; None: a file in the store.
     dtype, method, granularity: the fields of the case; what is None is the best the backend has: with onnxruntime
-        ``u8s8``, ``mse_gptq``, ``channel``; on an x86 CPU without VNNI, whose kernels for u8s8 saturate, ``uint8``.
+        ``u8s8``, ``mse_gptq``, ``channel``; on an x86 CPU without VNNI, where u8s8 saturates, ``u8s7``, as fast as it.
     exclude: nodes to keep in float: names, patterns, or ``auto``, for detectors that join tensors of different scales.
     images: how images of a folder become inputs.
     store, registry: where what is made is kept, and the backends and methods there are.
@@ -162,7 +162,7 @@ def _warnings(case: Case, pipeline: Pipeline, passes: Sequence[str]) -> dict[str
     if saturates(case):
         found["this CPU"] = (
             f"has no VNNI: its kernels for {case.dtype} may saturate sums of 16 bits, so accuracy here can be far "
-            "below that on a CPU which has; uint8 does not saturate"
+            "below that on a CPU which has; u8s7 does not saturate, and is as fast"
         )
     method = pipeline.registry.methods.get(case.method)
     if method is not None and "statistics" in passes and case.exclude == NONE:
@@ -186,9 +186,9 @@ def _case(name: str, registry: Registry, backend: str, wanted: Mapping[str, str 
     if not listed:
         raise Unsupported(f"{backend}: keeps no node in float on demand: leave exclude out, or use onnxruntime")
     fields = {field: value for field, value in wanted.items() if value is not None}
-    if "dtype" in fields:  # the grid lists the dtypes that are worth a row, not all that can be
-        others = [replace(case, dtype=fields["dtype"]) for case in listed]
-        listed += [case for case in others if case not in listed and runtime.unsupported(case) is None]
+    # the grid lists the dtypes that are worth a row on every CPU, not all that can be
+    others = [replace(case, dtype=fields.get("dtype", "u8s7")) for case in listed]
+    listed += [case for case in others if case not in listed and _takes(runtime, case)]
     found = [case for case in listed if all(case.fields()[field] == value for field, value in fields.items())]
     if not found:
         near = sorted({f"{case.dtype}/{case.method}/{case.granularity}" for case in listed})
@@ -197,6 +197,11 @@ def _case(name: str, registry: Registry, backend: str, wanted: Mapping[str, str 
     if not possible:
         raise Unsupported(f"{found[0]}: {runtime.unsupported(found[0])}")
     return min(possible, key=_rank)
+
+
+def _takes(backend: Backend, case: Case) -> bool:
+    """Whether a backend makes a case that it does not list: one that refuses no dtype at all does not look at it."""
+    return backend.unsupported(case) is None and backend.unsupported(replace(case, dtype="none")) is not None
 
 
 def _rank(case: Case) -> tuple[Any, ...]:

@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
@@ -23,7 +22,7 @@ from ptq.backends.protocol import FloatModel
 from ptq.cases import Case
 from ptq.data.tensor_file import write_tensors
 from ptq.errors import BadModel, one_line
-from ptq.files import write_bytes
+from ptq.files import scratch, write_bytes
 from ptq.models.onnx_file import signature
 from ptq.quantization.calibration import Calibration
 from ptq.quantization.method import Method
@@ -75,8 +74,7 @@ class ModelOpt(OnnxRuntime):
 
     def quantize(self, case: Case, model: FloatModel, calibration: Calibration, out: Path) -> Mapping[str, str]:
         """Hand the calibration inputs over as a file; `BadModel` with ModelOpt's last words when it fails."""
-        with tempfile.TemporaryDirectory(prefix="ptq-modelopt-") as name:
-            folder = Path(name)
+        with scratch() as folder:
             data, made = folder / "calibration.npz", folder / "quantized.onnx"
             write_tensors(data, calibration.samples, {tensor.name: None for tensor in signature(model.onnx).inputs})
             command = [_python(), "-I", "-m", "modelopt.onnx.quantization"]
@@ -85,7 +83,7 @@ class ModelOpt(OnnxRuntime):
             command += ["--calibration_method", case.method, "--calibration_data_path", str(data)]
             command += ["--calibration_eps", "cpu"]
             # It leaves intermediate models, under fixed names, in the folder for temporary files.
-            environment = {**os.environ, "TMPDIR": name}
+            environment = {**os.environ, "TMPDIR": str(folder)}
             try:
                 done = subprocess.run(
                     command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_HOURS, check=False

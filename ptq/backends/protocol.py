@@ -23,13 +23,20 @@ class FloatModel:
 
     `onnx` is the model as given or as converted; `prepared` is `onnx` after shape inference and Conv+BatchNorm
     fusion; `keras` is the .h5 or .keras it came from, None when there was none. `exclude` is what a case
-    with ``exclude=auto`` keeps in float, as `Workload.exclude` has it.
+    with ``exclude=auto`` keeps in float, as `Workload.exclude` has it. `given` is the file the user named, where
+    that is another than `onnx`.
     """
 
     onnx: Path
     prepared: Path
     keras: Path | None = None
     exclude: tuple[str, ...] = ("auto",)
+    given: Path | None = None
+
+    @property
+    def name(self) -> Path:
+        """What messages call the model: the file the user knows."""
+        return self.given or self.onnx
 
 
 COUNTED = frozenset({
@@ -78,9 +85,10 @@ class Backend(Protocol):
     A backend is silent: it prints nothing and lets its framework print nothing. It asks the network for nothing. Its
     predictors run on as many threads as they are told.
 
-    It may have two methods more. ``on_demand(case)``: whether a workload lists the case only when its `methods` name
+    It may have three methods more. ``on_demand(case)``: whether a workload lists the case only when its `methods` name
     the case's method. ``graph(case)``: a word that tells cases of other kernels apart, where dtype, granularity and
-    exclude do not; else one of them is timed for all.
+    exclude do not; else one of them is timed for all. ``node_shares(model, batches)``: by node of a float ONNX model,
+    its share of the time of a run, 0..1.
     """
 
     name: str
@@ -101,7 +109,9 @@ class Backend(Protocol):
         ...
 
     def unsupported(self, case: Case) -> str | None:
-        """Why a case cannot be, in the framework's own words where it has any; None when it can."""
+        """Why a case cannot be, in the framework's own words where it has any; None when it can. A dtype that the
+        backend does not make is among them: the case's name would say what the file is not.
+        """
         ...
 
     def suffix(self, case: Case) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ptq.calibration.expose import Exposed, expose
 from ptq.calibration.observe import BATCH, each_batch
 from ptq.calibration.same_range import same_range
-from ptq.calibration.statistics import Extremes, merge, span
+from ptq.calibration.statistics import Extremes, merge, outermost, span
 from ptq.data.batch import Batch, as_batch, size_of
+from ptq.data.blocks import whole
 from ptq.data.samples import Samples, order_of
 from ptq.errors import BadData, BadModel
 from ptq.models.graph import Graph
@@ -20,7 +21,7 @@ from ptq.models.onnx_file import load
 _NEAR = 1e-3  # of a tensor's largest value: a thousand times the error of the fast pass
 
 
-def extremes(model: Path, samples: Samples) -> dict[str, Extremes]:
+def extremes(model: Path, samples: Samples, parts: Iterable[Mapping[str, Extremes]] = ()) -> dict[str, Extremes]:
     """Min and max of every float32 input and activation, by tensor name.
 
     Found fast, then computed exactly: an optimized pass in batches (`expose`) says which samples hold the extremes, and
@@ -33,22 +34,44 @@ def extremes(model: Path, samples: Samples) -> dict[str, Extremes]:
 
     A tensor in `same_range` is given the extremes of its other. The min of what a Relu gives is given as 0.
 
+    `parts` are what `part` says of all blocks of the samples; where they are absent, that is asked here.
+
     Raises `BadModel` for a file that is no ONNX model that onnxruntime runs, `BadData` when the samples do not fit it
     or a value is not finite.
     """
-    graph, order = Graph(load(model).graph), order_of(samples)
+    graph = Graph(load(model).graph)
     other, rectified = same_range(graph), {node.output[0] for node in graph.nodes if node.op_type == "Relu"}
-    exact = expose(model, exact=True, without=other)
-    seen = None
-    if exact.fixed is None and exact.batched and len(samples) > 2 * len(exact.tensors):
+    exact, seen = expose(model, exact=True, without=other), None
+    if _pays(exact, samples):
         # what is not finite is looked for exactly: the first tensor that has it is named then
         with contextlib.suppress(BadData, BadModel):
-            fast = expose(model, without=other, peaks=True)
-            seen = _exactly(merge(each_batch(fast, samples, span), order), exact, samples)
+            seen = _exactly(outermost(parts or [_seen(model, samples, exact, other)]), exact, samples)
+    elif parts:
+        seen = outermost(parts)
     if seen is None:
-        seen = merge(each_batch(exact, samples, span, 1), order)
+        seen = merge(each_batch(exact, samples, span, 1), order_of(samples))
     seen |= {name: replace(each, min=0.0) for name, each in seen.items() if name in rectified}
     return seen | {name: seen[source] for name, source in other.items() if source in seen}
+
+
+def part(model: Path, samples: Samples) -> dict[str, Extremes]:
+    """What the first pass of `extremes` sees of samples, or of some `Blocks` of them."""
+    other = same_range(Graph(load(model).graph))
+    return _seen(model, samples, expose(model, exact=True, without=other), other)
+
+
+def _seen(model: Path, samples: Samples, exact: Exposed, other: Mapping[str, str]) -> dict[str, Extremes]:
+    blocks = whole(samples, exact.fixed)
+    fast = _pays(exact, blocks.samples)
+    exposed = expose(model, without=other, peaks=True) if fast else exact
+    seen = merge(each_batch(exposed, blocks, span, BATCH if fast else 1), order_of(blocks))
+    at = blocks.start
+    return {name: replace(each, lowest=at + each.lowest, highest=at + each.highest) for name, each in seen.items()}
+
+
+def _pays(exact: Exposed, samples: Samples) -> bool:
+    """Whether a fast pass over all samples, then few exactly, costs less than all exactly."""
+    return exact.fixed is None and exact.batched and len(samples) > 2 * len(exact.tensors)
 
 
 def _exactly(seen: dict[str, Extremes], exact: Exposed, samples: Samples) -> dict[str, Extremes] | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ptq.data.batch import FINITE
 from ptq.errors import one_line
-from ptq.files import write_bytes
+from ptq.files import scratch, write_bytes
+from ptq.models.graph import tensors
 from ptq.models.onnx_file import load, serialized
 from ptq.models.session import session
 
@@ -32,7 +33,8 @@ def prepare(model: Path, out: Path) -> Mapping[str, str]:
 
     proto, notes = load(model), dict[str, str]()
     with _quiet():
-        for name, step in (("opset", _modern), ("symbolic shapes", _symbolic), ("fusion", _fused), ("shapes", _shaped)):
+        steps = (("opset", _modern), ("infinities", _finite), ("symbolic shapes", _symbolic), ("fusion", _fused))
+        for name, step in (*steps, ("shapes", _shaped)):
             try:
                 proto = step(proto, model, notes)
             except Exception as error:  # onnx and onnxruntime raise unrelated classes of their own
@@ -57,6 +59,22 @@ def _modern(proto: Any, model: Path, notes: dict[str, str]) -> Any:
     return converted
 
 
+def _finite(proto: Any, model: Path, notes: dict[str, str]) -> Any:
+    """Infinite constants as finite ones, of which masks are made too: see `ptq.data.batch.FINITE`."""
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+
+    changed, large = 0, float(np.finfo(np.float32).max) * FINITE
+    for tensor in tensors(proto):
+        if tensor.data_type == TensorProto.FLOAT and not np.isfinite(values := numpy_helper.to_array(tensor)).all():
+            finite = np.where(np.isinf(values), np.sign(values) * large, values).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(finite, tensor.name))
+            changed += 1
+    if changed:
+        notes["infinities"] = f"{changed} constants hold {large:.2g} in place of infinity"
+    return proto
+
+
 def _symbolic(proto: Any, model: Path, notes: dict[str, str]) -> Any:
     """With every input dimension fixed, plain shape inference knows every shape already."""
     if all(each.dim_value > 0 for value in proto.graph.input for each in value.type.tensor_type.shape.dim):
@@ -64,7 +82,7 @@ def _symbolic(proto: Any, model: Path, notes: dict[str, str]) -> Any:
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
     # where it fails, it leaves the model in the current folder
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with scratch() as folder, contextlib.chdir(folder):
         return SymbolicShapeInference.infer_shapes(proto, 2**31 - 1, False, False, 0)
 
 
@@ -72,8 +90,8 @@ def _fused(proto: Any, model: Path, notes: dict[str, str]) -> Any:
     """What onnxruntime's basic optimizations leave: constants folded, a BatchNorm inside its convolution."""
     import onnx
 
-    with tempfile.TemporaryDirectory() as folder:
-        fused = Path(folder) / "fused.onnx"
+    with scratch() as folder:
+        fused = folder / "fused.onnx"
         session(serialized(proto, model), basic=True, save_to=fused, name=model)
         return onnx.load(fused)
 

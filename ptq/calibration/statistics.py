@@ -180,6 +180,17 @@ def merge(batches: Iterable[tuple[int, Mapping[str, Span]]], order: Order | None
     return {name: Extremes(low, high, lowest, highest) for name, (low, lowest, high, highest) in sorted(seen.items())}
 
 
+def outermost(parts: Iterable[Mapping[str, Extremes]]) -> dict[str, Extremes]:
+    """The extremes over parts of the samples that follow one another, places being those in the whole."""
+    seen: dict[str, Extremes] = {}
+    for part in parts:
+        for name, each in part.items():
+            low, high = (seen.get(name, each),) * 2
+            low, high = each if each.min < low.min else low, each if each.max > high.max else high
+            seen[name] = Extremes(low.min, high.max, low.lowest, high.highest)
+    return dict(sorted(seen.items()))
+
+
 def _check_finite(name: str, seen: Span, first: int, order: Order | None) -> None:
     low, lowest, high, highest = seen
     if math.isfinite(low) and math.isfinite(high):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ptq.backends.protocol import Backend, Predictor
-from ptq.checks.float_accuracy import fault
+from ptq.checks.float_accuracy import batch_size, fault
+from ptq.checks.near import leak
 from ptq.data.contract import InputContract
 from ptq.data.signature import Signature
 from ptq.engine.pipeline import Pipeline
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Sound(Step):
-    """What `ptq.checks.float_accuracy.fault` says of the float model and the evaluation samples; kept, for it costs."""
+    """What `ptq.checks.float_accuracy.fault` says of the float model and the evaluation samples, and `leak` of those
+    beside `calibration` (None where that is not to be looked at); kept, for it costs.
+    """
 
     kind: ClassVar[str] = "score"
     name: str
@@ -33,6 +36,7 @@ class Sound(Step):
     versions: Mapping[str, str]
     artifact: Entry
     samples: SampleSet
+    calibration: SampleSet | None
     signature: Signature
     contracts: Mapping[str, InputContract]
     classifies: bool
@@ -47,6 +51,7 @@ class Sound(Step):
         return {
             **execution(self.backend, self.versions, self.artifact),
             "evaluation": self.samples.identity,
+            "calibration": None if self.calibration is None else self.calibration.identity,
             "contracts": self.contracts,
             "classifies": self.classifies,
             "output": self.output,
@@ -54,12 +59,14 @@ class Sound(Step):
         }
 
     def code(self) -> tuple[object, ...]:
-        return (self.backend, fault)
+        return (self.backend, fault, leak)
 
     def make(self, out: Path, store: Store) -> Notes | None:
         predict = chosen(self.backend.load(self.artifact.path), self.output)
         samples = self.samples.fitted(self.signature)
         said = fault(predict, samples, self.contracts, classifies=self.classifies, distinct=self.distinct)
+        if said is None and self.calibration is not None:
+            said = leak(self.calibration.fitted(self.signature), samples, batch_size(self.contracts))
         out.write_text(json.dumps(said))
         return None
 
@@ -73,6 +80,7 @@ def sound(pipeline: Pipeline) -> str | None:
         versions=pipeline.registry.versions(case.backend),
         artifact=pipeline.artifact(case),
         samples=pipeline.sample_sets["evaluation"],
+        calibration=None if "disjoint" in pipeline.workload.unchecked else pipeline.sample_sets["calibration"],
         signature=pipeline.signature,
         contracts=pipeline.contracts,
         classifies=classifies(pipeline),

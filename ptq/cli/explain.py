@@ -93,16 +93,20 @@ def _table(found: Explanation) -> str:
         (
             row.node, row.kind, "integer" if row.integer else "float", _db(row.local),
             f"{row.local_low:.1f}..{row.local_high:.1f}", _db(row.even), _db(row.propagated), _db(row.weights),
-            _db(row.rounding), _points(row.lost), _points(row.regained),
+            _db(row.rounding), _points(row.lost), _points(row.regained), _share(row.time),
         )
         for row in rows
     ]  # fmt: skip
     heading = ("layer", "type", "runs in", "local", "95 %", "even", "propagated", "weights", "output", "lost")
-    return columns([(*heading, "regained"), *cells], right=tuple(range(3, 11)))
+    return columns([(*heading, "regained", "time %"), *cells], right=tuple(range(3, 12)))
 
 
 def _points(value: float | None) -> str:
     return "" if value is None else f"{value:+.2f}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
 
 
 def _db(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import click
 
 from ptq.api import tune
 from ptq.api.text import printable
-from ptq.api.tuned import SIZE, TIME, tune_workload
-from ptq.cli.options import FILE, MODEL, inputs, notify, store, with_registry
+from ptq.api.tuned import tune_workload
+from ptq.cli.options import FILE, MODEL, OUT, inputs, notify, store, with_registry
 from ptq.data.inputs import read_inputs
 from ptq.data.pictures import ImageOptions
 from ptq.engine.registry import Registry, declared
 from ptq.errors import PtqError
+from ptq.files import write_text
+from ptq.report.tuned import page
+from ptq.tuning.space import SIZE, TIME
 
 
 @click.command(
@@ -29,14 +33,20 @@ from ptq.errors import PtqError
 @click.option("--max-drop", type=click.FloatRange(min=0), required=True, help="In percentage points or the unit.")
 @click.option("--minimise", type=click.Choice([TIME, SIZE]), default=TIME, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples a call, when timed.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=600.0, show_default=True)
+@click.option(
+    "--budget", "--seconds", "seconds", type=click.FloatRange(min=0), default=600.0, show_default=True,
+    help="Seconds until there is an answer: what is under way then is ended.",
+)  # fmt: skip
 @click.option("--ptq-data", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), envvar="PTQ_DATA",
               help="Of a workload: the folder with data sets and models (default: PTQ_DATA).")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("--json", "json_path", type=OUT, help="Write all that was tried as JSON.")
+@click.option("--html", type=OUT, help="Write it as a page: drop against time, with the Pareto front.")
 @with_registry
 def COMMAND(
     registry: Registry, what: str, inputs: Any, images: ImageOptions | None, data: str | None, targets: Path | None,
     metric: str | None, max_drop: float, minimise: str, batch: int, seconds: float, folder: Path | None, output: Path,
+    json_path: Path | None, html: Path | None,
 ) -> int:  # fmt: skip
     """Find the fastest quantized model that loses no more than --max-drop.
 
@@ -58,4 +68,8 @@ def COMMAND(
         )  # fmt: skip
     for line in str(found).splitlines():
         click.echo(printable(line))
+    if json_path is not None:
+        write_text(json_path, json.dumps(found.as_json(), indent=1))
+    if html is not None:
+        write_text(html, page(found.as_json()))
     return 0 if found.met else 1

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,10 @@ def test_it_lists_its_cases_without_its_framework(backend: Backend, registry: Re
     for case in cases:
         reason = backend.unsupported(case)
         assert reason is None or (len(reason) > 20 and "\n" not in reason)
+        nobodys = replace(case, dtype="u3s5")
+        assert backend.unsupported(nobodys) is not None, (
+            "a dtype that is not known would be made as another, and named so"
+        )
 
 
 def test_a_backend_that_is_not_installed_says_what_to_install(

@@ -15,6 +15,10 @@ Array = npt.NDArray[Any]
 Batch = Mapping[str, Array]
 """By tensor name, an array of shape (n, ...): any dtype, any rank, the same n in each."""
 
+FINITE = 0.25
+"""What stands for the infinity of a mask, as a share of the largest float: no range can hold an infinity, a Softmax
+gives 0 for both, and masks are added up."""
+
 UNNAMED = ""
 """The name of a bare array, until the model it is for is known."""
 
@@ -43,7 +47,8 @@ def fitted(value: Array | Batch, signature: Signature, where: str) -> dict[str, 
     """The batch as a model takes it: every input by its name, of its dtype, in the model's order.
 
     A bare array is given the name of a model's only input. Numbers are cast where no value changes its meaning:
-    integers and other floats to a float input, integers to a wider integer; never a float to an integer input.
+    integers and other floats to a float input, integers to a wider integer; never a float to an integer input. An
+    additive mask, which has nothing but 0 and -inf, becomes a finite one, see `FINITE`; another infinity stays.
 
     Raises `BadData`, which starts with `where`, for an input that is missing or unknown, a wrong rank or size, a
     dtype that cannot be cast, and inputs of different length.
@@ -65,6 +70,14 @@ def fitted(value: Array | Batch, signature: Signature, where: str) -> dict[str, 
     if unknown := [name for name in batch if name not in names]:
         raise BadData(f"{where}: unknown input {unknown[0]!r}, but the model takes {', '.join(map(repr, names))}")
     found = {tensor.name: _cast(np.asarray(batch[tensor.name]), tensor, where) for tensor in signature.inputs}
+    for tensor in signature.inputs if signature.batch is None else ():
+        first = tensor.shape[0]
+        if first is not None and first != len(found[tensor.name]):
+            axis = tensor.shape.index(None) if None in tensor.shape else 1
+            raise BadData(
+                f"{where}: {len(found[tensor.name])} samples, but the model takes {tensor}: if its samples lie along "
+                f"another dimension, its contract says so: ptq.InputContract({tensor.shape}, batch_axis={axis})"
+            )
     sizes = {name: len(array) for name, array in found.items()}
     if len(set(sizes.values())) > 1:
         raise BadData(f"{where}: inputs of different length {sizes}, but should hold the same samples")
@@ -77,12 +90,20 @@ def _cast(array: Array, tensor: Tensor, where: str) -> Array:
     )
     if not fits:
         cause = ""
-        if array.ndim == len(tensor.shape) - 1:
+        if not tensor.shape:
+            cause = (
+                f"; one number for all samples is said by a contract: ptq.InputContract((), dtype={tensor.dtype!r}, "
+            )
+            cause += "constant=...), and left out of the samples"
+        elif array.ndim == len(tensor.shape) - 1:
             cause = "; likely cause: one sample without a batch dimension"
         elif array.ndim == 4 and sorted(array.shape[1:]) == sorted(size or 0 for size in tensor.shape[1:]):
             cause = "; likely cause: NHWC and NCHW swapped"
         raise BadData(f"{where}: shape {array.shape}, but the model takes {tensor}{cause}")
     want = np.dtype(tensor.dtype)
+    lowest = array.min() if want.kind == array.dtype.kind == "f" and array.size else 0
+    if np.isneginf(lowest) and ((array == lowest) | (array == 0)).all():
+        array = np.maximum(array, float(np.finfo(want).min) * FINITE).astype(want)
     if array.dtype == want:
         return np.ascontiguousarray(array)
     safe = array.dtype.kind in "uifb" if want.kind == "f" else np.can_cast(array.dtype, want, "safe")

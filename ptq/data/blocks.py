@@ -60,11 +60,7 @@ class Blocks:
             return
         pending: list[dict[str, Array]] = []
         held = place = 0  # rows that wait, and rows that were given
-        rows: Any = _Rows(self.samples, self.start, self.start + len(self))
-        if type(self.samples) is FittedSamples:  # what is left out need be neither decoded nor checked
-            inner = self.samples.samples
-            rows = replace(self.samples, samples=_Rows(inner, self.start, self.start + len(self)))
-        for piece in map(as_batch, rows.batches(size)):
+        for piece in self._pieces(size):
             low = 0
             while low < size_of(piece):
                 full = min(size, self.length - place % self.length)
@@ -76,6 +72,13 @@ class Blocks:
                     place, held, pending = place + held, 0, []
         if pending:
             yield joined(pending)
+
+    def _pieces(self, size: int) -> Iterator[Batch]:
+        """The rows in batches of any length; what is left out is neither decoded nor checked where that can be."""
+        start, stop = self.start, self.start + len(self)
+        if isinstance(self.samples, FittedSamples):
+            return self.samples.fit(_Rows(self.samples.samples, start, stop).batches(size))
+        return map(as_batch, _Rows(self.samples, start, stop).batches(size))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,10 @@ class InputContract:
         under a 0..255 contract fails.
     channel_mean: per-channel mean over a data set, in the units of the input, or None; tells RGB from BGR.
     dtype: numpy's name of the element type.
+    constant: a number that fills this input for every sample, a sample rate or the zeros a recurrent state starts from:
+        the samples then have no such input, and artifacts take none.
+    batch_axis: the dimension of `shape` that counts samples, where the model has another than its first. Samples come
+        with theirs first all the same, and artifacts take them so.
 
     Raises `BadData` when these cannot be met together.
     """
@@ -38,6 +42,8 @@ class InputContract:
     used: float = 0.5
     channel_mean: tuple[float, ...] | None = None
     dtype: str = "float32"
+    constant: float | None = None
+    batch_axis: int = 0
 
     def __post_init__(self) -> None:
         if self.layout and len(self.layout) != len(self.shape):
@@ -53,6 +59,17 @@ class InputContract:
             raise BadData(
                 f"contract.dtype={self.dtype!r}, but should be numpy's name of a type, e.g. float32"
             ) from error
+        if not 0 <= self.batch_axis < max(1, len(self.shape)):
+            raise BadData(
+                f"contract.batch_axis={self.batch_axis}, but should be a dimension of shape={self.shape}, from 0"
+            )
+
+    @property
+    def bound(self) -> InputContract:
+        """The contract of this input with its samples first."""
+        order = [self.batch_axis, *(each for each in range(len(self.shape)) if each != self.batch_axis)]
+        shape = tuple(self.shape[each] for each in order) if self.shape else ()
+        return replace(self, shape=shape, layout="".join(self.layout[each : each + 1] for each in order), batch_axis=0)
 
     def check(self, batch: npt.NDArray[np.generic]) -> None:
         """Raise `ContractBroken` unless the batch has the contract's dtype, shape and values inside its range."""

@@ -12,8 +12,9 @@ from ptq.data.samples import Samples
 from ptq.errors import BadData
 
 
-def part(samples: Any, which: int) -> Samples:
-    """The samples of one half, `which` being 0 or 1: every second target, with all samples that belong to it.
+def part(samples: Any, which: int, group: int = 1) -> Samples:
+    """The samples of one half, `which` being 0 or 1: every second target, with all samples that belong to it; of
+    targets that belong together, `group` in a row, every second group.
 
     Of a dataclass of samples (`ArraySamples`, `ImageFiles`, ...): each field that holds one entry a sample, or one a
     target, is cut. Raises `BadData` for samples of another kind, and where a half would be empty.
@@ -23,11 +24,13 @@ def part(samples: Any, which: int) -> Samples:
     answers = count if targets is None else len(targets)
     if not is_dataclass(type(samples)):
         raise BadData(f"samples are {type(samples).__name__}, but should be a dataclass, to be halved")
-    if answers < 2 or count % answers:
-        raise BadData(f"{count} samples with {answers} targets, but there should be 2 targets or more, to be halved")
-    each = count // answers
-    rows = [at for at in range(count) if at // each % 2 == which]
-    kept = {count: rows, answers: list(range(which, answers, 2))}
+    if answers < 2 * group or count % answers:
+        raise BadData(
+            f"{count} samples with {answers} targets, but there should be {2 * group} targets or more, to be halved"
+        )
+    kept = {
+        size: [at for at in range(size) if at // (group * size // answers) % 2 == which] for size in (count, answers)
+    }
 
     def cut(value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -202,12 +202,15 @@ class FittedSamples:
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         seen = 0
-        for batch in self.samples.batches(size):
-            found = fitted(batch, self.signature, self.where)
-            yield found
-            seen += size_of(found)
+        for batch in self.fit(self.samples.batches(size)):
+            yield batch
+            seen += size_of(batch)
         if seen != len(self):
             raise BadData(f"{self.where}: batches give {seen} samples, but len() says {len(self)}")
+
+    def fit(self, batches: Iterable[Array | Batch]) -> Iterator[dict[str, Array]]:
+        """Batches of these samples, or of some of them, as the model takes them."""
+        return (fitted(batch, self.signature, self.where) for batch in batches)
 
     def hashes(self) -> tuple[str, ...]:
         return self.samples.hashes()

@@ -12,7 +12,7 @@ from ptq.diagnosis.evidence import Evidence
 from ptq.diagnosis.finding import DATA, LAYER, MACHINE, Cause, Finding
 from ptq.sensitivity.rank import LayerError
 
-SCHEMA = "ptq-explain/1"
+SCHEMA = "ptq-explain/2"
 FEW_BITS = "too_few_bits"
 """What is told of a tensor where no other cause is."""
 NEAR_DB = 6.0
@@ -26,7 +26,8 @@ class Row:
     `kept` is what the layer is judged by: the smaller of `local` and `even`, of a Softmax `local`. `fused` are the
     nodes of the float file that the layer stands for beside its own. `local`, `even`, `propagated`: see
     `ptq.sensitivity.rank.LayerError`. `lost`: metric lost with only this layer quantized; `regained`: metric regained
-    with only this layer in float; in percentage points of a share, None where it was not measured.
+    with only this layer in float; in percentage points of a share, None where it was not measured. `time`: its share
+    of the float model's time, 0..1, None where the runtime does not say.
     """
 
     node: str
@@ -46,6 +47,7 @@ class Row:
     clipping: float | None
     lost: float | None = None
     regained: float | None = None
+    time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ def _order(finding: Finding, worst: float) -> tuple[float, ...]:
     )  # fmt: skip
 
 
-def rows(evidence: Evidence, fused: Mapping[str, Sequence[str]]) -> tuple[Row, ...]:
-    """The table, without what is measured later."""
+def rows(evidence: Evidence, fused: Mapping[str, Sequence[str]], times: Mapping[str, float] | None) -> tuple[Row, ...]:
+    """The table, without what is measured later; `times` are shares by node of the float model."""
     kinds = {name: node.op_type for node in evidence.graph.nodes for name in (node.output[0], node.name)}
     return tuple(
         Row(
@@ -160,9 +162,16 @@ def rows(evidence: Evidence, fused: Mapping[str, Sequence[str]]) -> tuple[Row, .
             weights=each.weights,
             rounding=each.rounding,
             clipping=each.clipping,
+            time=None if times is None else sum(times.get(name, 0.0) for name in _nodes(evidence, each)),
         )
         for each in evidence.errors.layers
     )
+
+
+def _nodes(evidence: Evidence, layer: LayerError) -> set[str]:
+    """The nodes a layer stands for: its own, and a Relu behind it that the quantizer does as well."""
+    maker = evidence.graph.producer.get(layer.tensor)
+    return {layer.node} if maker is None else {layer.node, str(maker.name or maker.output[0])}
 
 
 def _why_float(evidence: Evidence, layer: LayerError) -> str:

@@ -96,7 +96,9 @@ class Explain(Step):
         )
         names, fused = origins(Graph(proto.graph), Graph(load(pipeline.source.onnx).graph))
         found = tuple(replace(each, where=names.get(each.where, each.where)) for each in findings(evidence))
-        table = tuple(replace(row, node=names.get(row.node, row.node)) for row in rows(evidence, fused))
+        shares = getattr(pipeline.registry.backend(self.case), "node_shares", None)
+        times = None if shares is None else shares(model, batches[:2])
+        table = tuple(replace(row, node=names.get(row.node, row.node)) for row in rows(evidence, fused, times))
         explanation = Explanation(
             self.case.id, found, table, evidence.errors.samples, "evaluation" if self.evaluated else "calibration",
             evidence.median, evidence.answers_db, dict(self.notes),
@@ -122,10 +124,15 @@ def explain(pipeline: Pipeline, case: Case, evaluated: bool = True) -> Explanati
         notes["explained by"] = (
             f"{own}, a QDQ file with the same dtype and granularity: {case.backend} has no such file"
         )
+    timed = hasattr(pipeline.registry.backend(case), "node_shares")
+    if not timed:
+        notes["time"] = f"blank: {case.backend} does not say what a node takes"
     artifact = pipeline.artifact(own)
     notes |= {name: said for name, said in artifact.notes.items() if name in ("auto", "in float", "onnxruntime warned")}
     entry = pipeline.store.get(Explain(own, artifact, pipeline, evaluated, notes))
-    return replace(Explanation.from_json(json.loads(entry.path.read_text())), name=case.id)
+    found = Explanation.from_json(json.loads(entry.path.read_text()))
+    table = found.rows if timed else tuple(replace(row, time=None) for row in found.rows)
+    return replace(found, name=case.id, rows=table)
 
 
 def _float_model(prepared: Path, original: Path, artifact: Path) -> Path:

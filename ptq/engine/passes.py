@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ptq.calibration.cache_file import load_ranges, load_statistics, save_ranges, save_statistics
-from ptq.calibration.extremes import extremes
+from ptq.calibration.extremes import extremes, part
 from ptq.calibration.moments_pass import finished, moments, sums
 from ptq.calibration.patches import Moments, load_moments, load_sums, save_moments, save_sums
 from ptq.calibration.statistics import Extremes, TensorStatistics, added
@@ -20,7 +21,7 @@ from ptq.data.signature import Signature
 from ptq.engine.environment import versions
 from ptq.engine.sample_set import CheckedSamples, SampleSet
 from ptq.engine.step import Notes, Step
-from ptq.quantization.method import HISTOGRAM, MOMENTS
+from ptq.quantization.method import EXTREMES, HISTOGRAM, MOMENTS
 
 if TYPE_CHECKING:
     from ptq.engine.store import Entry, Store
@@ -86,6 +87,19 @@ class StatisticsBlock(BlockOf):
         return None
 
 
+class ExtremesBlock(BlockOf):
+    """Looks, in a block, for the smallest and the largest value of every tensor and where they are."""
+
+    what = "part of the extremes"
+
+    def make(self, out: Path, store: Store) -> Notes | None:
+        seen = part(self.prepared.path, self.block)
+        out.write_text(
+            json.dumps({name: [each.min, each.max, each.lowest, each.highest] for name, each in seen.items()})
+        )
+        return None
+
+
 class MomentsBlock(BlockOf):
     """Sums up, in a block, what every layer multiplies its weights with."""
 
@@ -113,15 +127,6 @@ class Blockwise(Pass):
         fields = (self.name, self.prepared, self.samples, self.signature, self.contracts)
         return [self.part(*fields, number) for number in range(count)] if count > 1 else []
 
-    def there(self, store: Store) -> list[Path]:
-        """The files of all blocks; none where one is missing."""
-        found = []
-        for step in self.parts:
-            if (entry := store.find(step)) is None:
-                return []
-            found.append(entry.path)
-        return found
-
 
 class Statistics(Blockwise):
     """Counts every value of every tensor."""
@@ -130,20 +135,25 @@ class Statistics(Blockwise):
     part = StatisticsBlock
 
     def make(self, out: Path, store: Store) -> Notes | None:
-        if blocks := self.there(store):
+        if blocks := store.all_of(self.parts):
             save_statistics(out, added(map(load_statistics, blocks)))
         else:
             save_statistics(out, statistics(self.prepared.path, self.checked))
         return None
 
 
-class ExtremesPass(Pass):
+class ExtremesPass(Blockwise):
     """Looks for the smallest and the largest value of every tensor alone."""
 
     what = "the extremes"
+    part = ExtremesBlock
 
     def make(self, out: Path, store: Store) -> Notes | None:
-        seen = extremes(self.prepared.path, self.checked)
+        blocks = [
+            {name: Extremes(*each) for name, each in json.loads(path.read_text()).items()}
+            for path in store.all_of(self.parts)
+        ]
+        seen = extremes(self.prepared.path, self.checked, blocks)
         save_ranges(out, {name: (bounds.min, bounds.max) for name, bounds in seen.items()})
         return None
 
@@ -159,7 +169,7 @@ class MomentsPass(Blockwise):
         return ".npz"
 
     def make(self, out: Path, store: Store) -> Notes | None:
-        blocks = self.there(store)
+        blocks = store.all_of(self.parts)
         save_moments(out, finished(map(load_sums, blocks)) if blocks else moments(self.prepared.path, self.checked))
         return None
 
@@ -201,9 +211,10 @@ class Passes:
         return load_moments(self.entry(MomentsPass).path)
 
     def make_block(self, need: str, number: int) -> None:
-        """Make one block of the pass that a need of methods stands for; nothing where the pass is one block."""
-        parts = self.step({HISTOGRAM: Statistics, MOMENTS: MomentsPass}[need]).parts
-        if number < len(parts):
+        """Make one block of the pass that a need of methods stands for; nothing where the pass is one block,
+        or there."""
+        step = self.step({EXTREMES: ExtremesPass, HISTOGRAM: Statistics, MOMENTS: MomentsPass}[need])
+        if number < len(parts := step.parts) and self.store.find(step) is None:
             self.store.get(parts[number])
 
     def step(self, kind: type[P]) -> P:

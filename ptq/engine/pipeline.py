@@ -16,7 +16,7 @@ from ptq.data.contract import InputContract
 from ptq.data.samples import FittedSamples, Samples
 from ptq.data.signature import Signature
 from ptq.engine.artifact import Quantize
-from ptq.engine.float_model import Convert, Prepare
+from ptq.engine.float_model import Bind, Convert, Prepare
 from ptq.engine.passes import Passes
 from ptq.engine.predictions import Count, Predict, read_predictions
 from ptq.engine.registry import Registry, reference_case
@@ -90,7 +90,14 @@ class Pipeline:
         given = self.workload.model
         found = given() if callable(given) else given
         source = found if isinstance(found, Source) else self._converted(found)
-        self._check_contracts(signature(source.onnx), source.onnx.name)
+        known = source.given or source.onnx
+        self._check_contracts(signature(source.onnx), known.name)
+        asked = self._asked(signature(source.onnx))
+        constants = {name: each.constant for name, each in asked.items() if each.constant is not None}
+        axes = {name: each.batch_axis for name, each in asked.items() if each.batch_axis}
+        if constants or axes:
+            entry = self.store.get(Bind(self.workload.name, source.onnx, constants, axes))
+            return Source(entry.path, given=known)
         return source
 
     @cached_property
@@ -101,14 +108,19 @@ class Pipeline:
     @cached_property
     def contracts(self) -> Mapping[str, InputContract]:
         """What every input must be, by input name: as the workload says, else shape and dtype by the model."""
-        given, inputs = self.workload.contract, self.signature.inputs
-        if isinstance(given, InputContract):
-            return {inputs[0].name: given}
-        said = dict(given or {})
+        said, inputs = self._asked(self.signature), self.signature.inputs
         # rank and fixed sizes are held where batches are fitted to the model
         return {
-            tensor.name: said.get(tensor.name) or InputContract(tensor.shape, dtype=tensor.dtype) for tensor in inputs
+            tensor.name: said[tensor.name].bound
+            if tensor.name in said
+            else InputContract(tensor.shape, dtype=tensor.dtype)
+            for tensor in inputs
         }
+
+    def _asked(self, takes: Signature) -> Mapping[str, InputContract]:
+        """The workload's contracts by input name."""
+        given = self.workload.contract
+        return {takes.inputs[0].name: given} if isinstance(given, InputContract) else dict(given or {})
 
     @property
     def calibration_samples(self) -> FittedSamples:
@@ -139,7 +151,7 @@ class Pipeline:
     def model(self) -> FloatModel:
         """The float model in every form a backend may start from."""
         source = self.source
-        return FloatModel(source.onnx, self._passes.prepared.path, source.keras, self.workload.exclude)
+        return FloatModel(source.onnx, self._passes.prepared.path, source.keras, self.workload.exclude, source.given)
 
     def _asks(self, case: Case) -> bool:
         method, asks = self.registry.methods.get(case.method), getattr(self.registry.backend(case), "on_demand", None)
@@ -220,17 +232,23 @@ class Pipeline:
         }
         return Measured(compared, artifact, self.artifact(reference), taken)
 
+    def evaluate_block(self, case: Case, number: int) -> None:
+        """Evaluate one block of samples; nothing where all are one block."""
+        parts = self._predict(case, Metric()).parts  # whatever the metric, blocks are the same
+        if number < len(parts):
+            self.store.get(parts[number])
+
     def census(self, case: Case) -> Census:
         """What the runtime executes for the case's artifact."""
         artifact = self.artifact(case)  # says so where the backend is not installed, before it is asked for versions
         step = Count(case, self.registry.backend(case), self.registry.versions(case.backend), artifact)
         return Census.from_json(json.loads(self.store.get(step).path.read_text()))
 
-    def passes_of(self, case: Case) -> Passes:
+    def passes_of(self, case: Case, depth: int | None = None) -> Passes:
         """The passes over the calibration samples of the model that the case was quantized from, which a method's
-        transforms may have rewritten."""
+        transforms may have rewritten: all, or the first `depth` of them."""
         method = self.registry.methods.get(case.method)
-        return self._rewritten(method.transforms if method else ())
+        return self._rewritten(method.transforms[:depth] if method else ())
 
     def predictor(self, case: Case, threads: int = 1) -> Predictor:
         """The case's artifact, loaded."""
@@ -260,7 +278,7 @@ class Pipeline:
         # the float case takes the file as it is: it runs where preparation fails, too
         passes, method = self._passes, self.registry.methods.get(case.method)
         if case.is_float:
-            model = FloatModel(source.onnx, source.onnx, source.keras, ())
+            model = FloatModel(source.onnx, source.onnx, source.keras, (), source.given)
         else:
             passes = self._rewritten(method.transforms if method else ())
             model = replace(self.model, prepared=passes.prepared.path)
@@ -276,22 +294,23 @@ class Pipeline:
             chosen=self._chosen,
         )
 
+    def _predict(self, case: Case, metric: Metric) -> Predict:
+        return Predict(
+            case=case,
+            backend=self.registry.backend(case),
+            versions=self.registry.versions(case.backend),
+            artifact=self.artifact(case),
+            samples=self._evaluation,
+            signature=self.signature,
+            contracts=self.contracts,
+            metric=metric,
+            batch=self.batch,
+        )
+
     def _predicted(self, case: Case, metric: Metric) -> Entry:
         known = (case, type(metric).__qualname__)
         if known not in self._predictions:
-            artifact = self.artifact(case)
-            step = Predict(
-                case=case,
-                backend=self.registry.backend(case),
-                versions=self.registry.versions(case.backend),
-                artifact=artifact,
-                samples=self._evaluation,
-                signature=self.signature,
-                contracts=self.contracts,
-                metric=metric,
-                batch=self.batch,
-            )
-            self._predictions[known] = self.store.get(step)
+            self._predictions[known] = self.store.get(self._predict(case, metric))
         return self._predictions[known]
 
     @cached_property
@@ -328,7 +347,7 @@ class Pipeline:
                 ".tflite file, or a SavedModel folder"
             )
         entry = self.store.get(Convert(self.workload.name, path, _tree_digest(path)))
-        return Source(entry.path, None if path.suffix == ".tflite" else path)
+        return Source(entry.path, None if path.suffix == ".tflite" else path, path)
 
     def _check_contracts(self, have: Signature, file: str) -> None:
         given, names = self.workload.contract, [tensor.name for tensor in have.inputs]

@@ -15,7 +15,6 @@ import math
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
@@ -31,7 +30,7 @@ from ptq.data.shape import check
 from ptq.engine.environment import LIBRARIES, instruction_sets, versions
 from ptq.engine.progress import Notify, silent
 from ptq.errors import NotInstalled, PtqError, one_line
-from ptq.files import appearing
+from ptq.files import appearing, scratch
 
 SCHEMA = "ptq-ac/1"
 PATIENCE = 10.0
@@ -134,8 +133,8 @@ class Remote:
         target = f"cas/{made['digest']}"
         anew = key in self._damaged
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                note = Path(folder) / "entry"
+            with scratch() as folder:
+                note = folder / "entry"
                 note.write_text(json.dumps(entry, sort_keys=True))
                 # the bytes first: an entry never names what is not there
                 if anew or self._size(target) != size:
@@ -164,8 +163,8 @@ class Remote:
         if self.read_only or not self._open("writing"):
             return
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                note = Path(folder) / "note"
+            with scratch() as folder:
+                note = folder / "note"
                 note.write_text(json.dumps(content, sort_keys=True))
                 self._write(name, note, once)
         except Exception as error:

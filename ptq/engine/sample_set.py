@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ptq.data.batch import Array
+from ptq.data.batch import Array, Batch
 from ptq.data.contract import ContractBroken, InputContract
 from ptq.data.reader import Reader
 from ptq.data.samples import FittedSamples, Samples, labels_of
@@ -137,8 +137,8 @@ class CheckedSamples(FittedSamples):
     _given: SampleSet
     _held: Mapping[str, InputContract]
 
-    def batches(self, size: int) -> Iterator[dict[str, Array]]:
-        for batch in super().batches(size):
+    def fit(self, batches: Iterable[Array | Batch]) -> Iterator[dict[str, Array]]:
+        for batch in super().fit(batches):
             check_batch(batch, self._held, self.where)
             yield batch
 

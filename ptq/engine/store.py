@@ -11,9 +11,10 @@ import tempfile
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -22,9 +23,20 @@ from ptq.engine.progress import Notify, announced, silent
 from ptq.engine.remote import Held, Made, Remote, given_remote
 from ptq.engine.step import Step
 from ptq.errors import PtqError
-from ptq.files import cache_folder, file_digest
+from ptq.files import cache_folder, file_digest, sweep_scratch
 
-KINDS = ("model", "samples", "statistics", "artifact", "census", "predictions", "score", "explanation", "source")
+KINDS = (
+    "model",
+    "samples",
+    "statistics",
+    "artifact",
+    "census",
+    "predictions",
+    "score",
+    "explanation",
+    "ratio",
+    "source",
+)
 _TAG = "CACHEDIR.TAG"
 _OWN = re.compile(r"(\.making-)?[0-9a-f]{64}\b")
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# What ptq keeps; `ptq cache clear` empties it.\n"
@@ -46,6 +58,10 @@ class Entry:
     made: bool = False
 
 
+class NotThere(Exception):
+    """What a step makes is nowhere, and may not be made now."""
+
+
 class Store:
     """Files addressed by the key of the step that made them.
 
@@ -65,13 +81,16 @@ class Store:
         self._asked: list[list[tuple[str, float]]] = []
         self._nested: list[float] = []
         self._presence: FileLock | None = None
+        self._entering = Lock()
+        self._builds = True
 
     def get(self, step: Step) -> Entry:
         """The entry of a step, made if it is not there yet or is damaged. Raises what making it raises."""
         entry, how = self._found(step), "found"
         if entry is None:
-            entry, how = self._bring(step, build=True)
-        assert entry is not None  # making it raises where it cannot be made
+            entry, how = self._bring(step, self._builds)
+        if entry is None:  # making it raises where it cannot be made
+            raise NotThere(step.title)
         self.counts[step.kind, how] += 1
         if self._asked:
             self._asked[-1].append((step.kind, entry.seconds))
@@ -83,6 +102,24 @@ class Store:
         if entry is not None or self.remote is None:
             return entry
         return self._bring(step, build=False)[0]
+
+    def all_of(self, steps: Iterable[Step]) -> list[Path]:
+        """The files of all steps; none where one is neither here nor in the remote."""
+        found = []
+        for step in steps:
+            if (entry := self.find(step)) is None:
+                return []
+            found.append(entry.path)
+        return found
+
+    @contextlib.contextmanager
+    def making_nothing(self) -> Iterator[None]:
+        """Within the block, `get` raises `NotThere` for what would have to be made."""
+        self._builds = False
+        try:
+            yield
+        finally:
+            self._builds = True
 
     def usage(self) -> Iterator[tuple[str, int, int]]:
         """(kind, files, bytes) for every kind there is something of."""
@@ -230,8 +267,11 @@ class Store:
 
     def _attend(self) -> None:
         """Mark the folder as a store's, and this process as one that uses it."""
-        if self._presence is not None:
-            return
+        with self._entering:
+            if self._presence is None:
+                self._enter()
+
+    def _enter(self) -> None:
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             tag = self.root / _TAG
@@ -246,7 +286,8 @@ class Store:
             raise self._unwritable(error) from error
 
     def _sweep(self) -> None:
-        """Remove what killed processes left: half-made files, and the marks that they use the folder."""
+        """Remove what killed processes left: half-made files, the marks that they use the folder, scratch folders."""
+        sweep_scratch()
         locks = self.root / "locks"
         for path in locks.glob("run-*.lock"):
             with contextlib.suppress(Timeout), FileLock(path, blocking=False):

@@ -23,11 +23,12 @@ class Source:
     """Where a float model comes from, in more than one form.
 
     `onnx` is an .onnx file; `keras` the .h5, .keras or SavedModel it was converted from, for the backends that start
-    there.
+    there; `given` is what messages call it, where that is not `onnx`.
     """
 
     onnx: Path
     keras: Path | None = None
+    given: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,7 @@ def _quantized(census: Census) -> bool:
 
 def _of(metric: Metric) -> dict[str, Any]:
     """What a result says of its metric beside the name."""
-    return {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
+    return {"unit": metric.unit, "higher_is_better": metric.higher_is_better, "has_drop": metric.has_drop}
 
 
 def _calibration(case: Case, pipeline: Pipeline) -> dict[str, Any]:

@@ -31,8 +31,9 @@ class Result:
     `calibration` says on what, `notes` what the backend said. `evaluation` is the digest of the samples, `outcomes`
     base64 of packed right/wrong bits.
     `value` and `fp32_value` are in the metric's `unit`: in 0..1 for a ``share``. `drop` and `interval` are in
-    percentage points for a share, else in that unit; positive is worse, whatever `higher_is_better`. `truth` is
-    ``given``, or ``float model`` where the samples have none.
+    percentage points for a share, else in that unit; positive is worse, whatever `higher_is_better`; where `has_drop`
+    is false the value is a distance to the float model already. `truth` is ``given``, or ``float model`` where the
+    samples have none.
     `red` says whether the test fails by it: by its bar, unless that failure is expected, by being significantly worse
     than its `reference` (``value, worse, line``), unless that is, too, or because the float model itself is no use.
     `seconds` are what making took when it was made, which may have been in an earlier run.
@@ -70,6 +71,7 @@ class Result:
     higher_is_better: bool = True
     truth: str = GIVEN
     cosine: float | None = None
+    has_drop: bool = True
 
     @property
     def judged(self) -> bool:

@@ -55,6 +55,7 @@ class Metric:
     higher_is_better: False for a loss.
     low, high: the range the value lies in; bars outside it are refused. None: 0 and 1 for a ``share``, else no limit.
     has_drop: False where the value already is a distance to the float model, so that a drop of it says nothing.
+    group: how many samples in a row belong together, 2 of pairs: where samples are divided, they stay together.
     """
 
     name: ClassVar[str] = "metric"
@@ -63,6 +64,7 @@ class Metric:
     low: ClassVar[float | None] = None
     high: ClassVar[float | None] = None
     has_drop: ClassVar[bool] = True
+    group: ClassVar[int] = 1
 
     @property
     def range(self) -> tuple[float, float]:

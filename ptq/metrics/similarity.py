@@ -33,6 +33,7 @@ class Similarity(Metric):
     unit: ClassVar[str] = "rho"
     low: ClassVar[float | None] = -1.0
     high: ClassVar[float | None] = 1.0
+    group: ClassVar[int] = 2
     replicates: int = 1000
     seed: int = 0
 

@@ -6,13 +6,12 @@ It runs in a process of its own, see `ptq.models.tensorflow_process`.
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ptq.errors import BadModel, NotInstalled, one_line
-from ptq.files import write_bytes
+from ptq.files import scratch, write_bytes
 from ptq.models import from_keras, from_saved_model, from_tflite, keras_file
 from ptq.models.canonical import canonical
 from ptq.models.from_saved_model import is_saved_model
@@ -71,8 +70,8 @@ def _kind(path: Path) -> str | None:
 
 
 def _parity(source: Path, original: Original, content: bytes) -> Parity:
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "model.onnx"
+    with scratch() as folder:
+        made = folder / "model.onnx"
         made.write_bytes(content)
         said = signature(made)
         running = session(made)

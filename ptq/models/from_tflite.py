@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from ptq.data.batch import Batch
 from ptq.errors import BadModel, one_line
+from ptq.files import scratch
 from ptq.models.original import OPSET, Original
 
 _INTEGERS = {"INT8": np.int8, "UINT8": np.uint8, "INT16": np.int16, "INT32": np.int32}
@@ -34,8 +34,8 @@ def read(source: Path) -> Original:
         raise BadModel(f"{source}: is not a whole TFLite model ({one_line(error)})") from error
     changed = _as_float(model, source, flatbuffer)
     _name(model)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tflite"
+    with scratch() as folder:
+        path = folder / "model.tflite"
         flatbuffer.write_model(model, str(path))
         content = path.read_bytes()
         try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptq.errors import BadModel, one_line
+from ptq.files import scratch
 
 if TYPE_CHECKING:
     import h5py
@@ -38,8 +38,8 @@ def load_keras(source: Path) -> keras.Model:
     config = check_config(source)
     import keras
 
-    with tempfile.TemporaryDirectory(prefix="ptq-keras-") as folder:
-        copy = Path(folder) / f"model{source.suffix}"
+    with scratch() as folder:
+        copy = folder / f"model{source.suffix}"
         try:
             loaded = _mended(source, config, copy) if _mend(config) else source
             return keras.models.load_model(loaded, compile=False, safe_mode=True)

@@ -26,6 +26,7 @@ def session(
     basic: bool = False,
     save_to: Path | None = None,
     name: Path | str | None = None,
+    profile: Path | None = None,
 ) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU.
 
@@ -37,6 +38,7 @@ def session(
     basic: optimize only as far as every node stays one that quantizers know.
     save_to: where to write the graph that is really executed; its weights beside it where the model's own are outside.
     name: what messages call the model, by default its path.
+    profile: how the names of files begin that the time of every node is written to.
 
     The `run` of a model that can run for ever raises `TimeoutError` after `SECONDS`.
     Raises `BadModel` when onnxruntime refuses the model.
@@ -53,6 +55,8 @@ def session(
         options.graph_optimization_level = level.ORT_ENABLE_BASIC if optimize else level.ORT_DISABLE_ALL
     # one line for what is no model, and no external data outside its folder
     outside = check_external(model) if isinstance(model, Path) else []
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if save_to is not None:
         options.optimized_model_filepath = str(save_to)
         if outside:  # else it points at weights that are not beside it

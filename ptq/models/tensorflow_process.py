@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ptq.errors import BadModel, PtqError, Unsupported, one_line
+from ptq.files import scratch
 
 Job = dict[str, Any]
 SECONDS = 2 * 60 * 60
@@ -33,34 +34,34 @@ _SETTINGS = {
 }
 
 
-def ask(module: str, job: Job) -> Job:
-    """The answer of `module`, which ends with `answer`, to `job`; plain JSON both.
+def ask(module: str, job: Job, seconds: float = SECONDS, work: str = "the conversion") -> Job:
+    """The answer of `module`, which ends with `answer`, to `job`; plain JSON both. `work` is what messages call it.
 
     `job` has a ``source``, the file it is about; its paths are absolute, as the work is done in an empty folder. No
     module is imported from the caller's folder: beside a model lies what came with it. Raises `BadModel` or
     `Unsupported` with the answer's ``error``, `BadModel` when there is no answer.
     """
-    with tempfile.TemporaryDirectory(prefix="ptq-tensorflow-") as folder:
+    with scratch() as folder:
         try:
             done = subprocess.run(
-                [sys.executable, "-P", "-m", module, json.dumps(job)],
+                [sys.executable, "-P", "-m", module, json.dumps(job), str(int(seconds) + 60)],
                 cwd=folder,
-                env={**os.environ, **_SETTINGS, "PYTHONPATH": _path()},
+                env={**os.environ, **_SETTINGS, "PYTHONPATH": _path(), "TMPDIR": str(folder)},
                 capture_output=True,
                 text=True,
                 errors="replace",
                 check=False,
-                timeout=SECONDS,
+                timeout=seconds,
             )
         except subprocess.TimeoutExpired as error:
             raise BadModel(
-                f"{job['source']}: the conversion took more than {SECONDS:,} seconds; likely cause: a loop that does "
-                "not end, or too many calibration samples"
+                f"{job['source']}: {work} took more than {seconds:,g} seconds; likely cause: a loop that does not end, "
+                "or too many samples"
             ) from error
     last = (done.stdout.strip().splitlines() or [""])[-1]
     if done.returncode or not last.startswith("{"):
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BadModel(f"{job['source']}: the conversion ended with exit code {done.returncode}: {one_line(said)}")
+        raise BadModel(f"{job['source']}: {work} ended with exit code {done.returncode}: {one_line(said)}")
     found: Job = json.loads(last)
     if "error" in found:
         raise (Unsupported if found["unsupported"] else BadModel)(found["error"])
@@ -68,7 +69,12 @@ def ask(module: str, job: Job) -> Job:
 
 
 def answer(work: Callable[[Job], Job]) -> None:
-    """The other end of `ask`: prints what `work` makes of the job, or its error, as the last line."""
+    """The other end of `ask`: prints what `work` makes of the job, or its error, as the last line.
+
+    It ends when its time is over whatever it does, as whoever asked may have been killed.
+    """
+    if hasattr(signal, "alarm"):
+        signal.alarm(int(sys.argv[2]))
     try:
         found = work(json.loads(sys.argv[1]))
     except PtqError as error:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -16,12 +14,13 @@ from ptq.cases import Case
 from ptq.checks.preprocessing import checks
 from ptq.engine.durations import Durations
 from ptq.errors import PtqError
-from ptq.files import cache_folder
+from ptq.files import cache_folder, scratch
 from ptq.gate.shard import Shard
 from ptq.latency.race import BATCHES
 from ptq.plugin import hooks
 from ptq.plugin.case_judge import NO_LATENCY, CaseJudge
 from ptq.plugin.cluster import Cluster, check_cluster
+from ptq.plugin.fetching import Fetching
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
 from ptq.plugin.options import MARKERS, add_options, selected
 from ptq.plugin.progress import can_update, progress_of
@@ -56,7 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker:
         return
     if address := config.getoption("ptq_dask"):
-        config.pluginmanager.register(_cluster(config, address), "ptq-cluster")
+        config.pluginmanager.register(_cluster(config, address), "ptq-fetching")
+    elif (config.getoption("ptq_store") or os.environ.get("PTQ_STORE")) and not config.getoption("numprocesses", None):
+        config.pluginmanager.register(Fetching(config), "ptq-fetching")  # several processes fetch side by side anyway
     given = any(str(word).startswith("--ptq-update") for word in config.invocation_params.args)
     if config.getoption("ptq_update") and os.environ.get("CI") and not given:
         raise pytest.UsageError(
@@ -64,7 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
             "on the command line, where a reader sees it"
         )
     if config.getoption("ptq_no_cache"):
-        config.stash[SCRATCH] = Path(tempfile.mkdtemp(prefix="ptq-"))
+        until = ExitStack()
+        config.add_cleanup(until.close)
+        config.stash[SCRATCH] = until.enter_context(scratch())
     config.pluginmanager.register(Run(config), "ptq-run")
     config.pluginmanager.register(Watched(progress, memory), "ptq-progress")
 
@@ -99,17 +102,12 @@ def _sharding(config: pytest.Config, words: str) -> Sharding:
     return Sharding(config, shard)
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if (scratch := config.stash.get(SCRATCH, None)) is not None:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker where the controller's throw-away store is, which they share, and who shows progress."""
     node.workerinput["ptq_updating"] = can_update(node.config)
-    if (scratch := node.config.stash.get(SCRATCH, None)) is not None:
-        node.workerinput["ptq_store"] = str(scratch)
+    if (store := node.config.stash.get(SCRATCH, None)) is not None:
+        node.workerinput["ptq_store"] = str(store)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

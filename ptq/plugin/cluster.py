@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
@@ -13,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from ptq.cases import Case
 from ptq.data.blocks import BLOCK
+from ptq.engine.predictions import EVALUATED, block_count
 from ptq.engine.progress import Notify
 from ptq.errors import NotInstalled, PtqError, one_line
 from ptq.gate.graph import Task, tasks
 from ptq.gate.judge import Judge
+from ptq.plugin.fetching import Fetching
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
 from ptq.plugin.worker import Job, Told, differs, identity, work
 
@@ -29,28 +31,27 @@ _LOCAL = re.compile(r"local(?::([1-9][0-9]{0,2}))?")
 _OWN = ("--ptq-dask", "--ptq-json", "--ptq-html", "--ptq-artifacts")
 
 
-class Cluster:
-    """The distributed part of a run; `lines` is what the terminal says of it."""
+class Cluster(Fetching):
+    """What is not there, is made by the workers of a scheduler."""
 
     def __init__(self, config: pytest.Config, address: str) -> None:
-        self._config, self._address = config, address
-        self.lines: list[str] = []
+        super().__init__(config)
+        self._address = address
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        if session.config.option.collectonly or session.testsfailed:
+        if self._config.option.collectonly or session.testsfailed:
             return
-        judge = judge_of(self._config)
+        judge, job = judge_of(self._config), self._job()
+        cases = self.missing(session)
+        if not cases:
+            self.lines.append("dask: all that tests will ask for is in the store: no worker was asked")
+            return
         workloads = {name: pipeline.workload for name, pipeline in judge.pipelines.items()}
-        params = [getattr(getattr(item, "callspec", None), "params", {}) for item in session.items]
-        cases = [each["case"] for each in params if isinstance(each.get("case"), Case) and "batch" not in each]
-        cases = [case for case in cases if case.workload in workloads]
         todo = tasks(cases, workloads, judge.registry, _blocks(judge, {case.workload for case in cases}))
-        if not todo:
-            return
         start = time.perf_counter()
         with _address(self._address) as address:
-            done = distribute(address, todo, self._job(), self._config.stash[NOTIFY])
+            done = distribute(address, todo, job, self._config.stash[NOTIFY])
         took = time.perf_counter() - start
         self.lines += done.faults
         self.lines.append(f"dask: {done.finished} of {len(todo)} tasks made by {done.workers} workers in {took:.1f} s")
@@ -119,7 +120,7 @@ def _submitted(
     names = {task.name for task in todo}
     for place, task in enumerate(todo):
         futures[task.name] = client.submit(
-            work, job, task.case, [futures[name] for name in task.needs if name in names], task.block,
+            work, job, task.case, [futures[name] for name in task.needs if name in names], task.part,
             key=f"ptq-{token}-{task.name}", pure=False, retries=3, priority=-place,
             workers=None if fit is True else fit,
         )  # fmt: skip
@@ -173,21 +174,23 @@ def _address(given: str) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-def _blocks(judge: Judge, workloads: Collection[str]) -> dict[str, int]:
-    """How many blocks the calibration samples of workloads have, as far as that is known before a model is."""
+def _blocks(judge: Judge, workloads: Collection[str]) -> dict[str, tuple[int, int]]:
+    """How many blocks the calibration and the evaluation samples of workloads have."""
     found = {}
     for name in workloads:
-        with suppress(PtqError):  # said where the case is judged
-            found[name] = -(-judge.pipelines[name].facts("calibration").n // BLOCK)
+        with suppress(Exception):  # said where the case is judged
+            pipeline = judge.pipelines[name]
+            seen, asked = (pipeline.facts(which).n for which in ("calibration", "evaluation"))
+            # a model that has to be converted first, is so here: everything of it waits for that
+            evaluated = block_count(asked, pipeline.signature, pipeline.batch) if asked > EVALUATED else 1
+            found[name] = -(-seen // BLOCK), evaluated
     return found
 
 
 def check_cluster(address: str) -> None:
     """Raise `NotInstalled` without Dask, `PtqError` for what is no address."""
-    try:
-        import distributed  # noqa: F401
-    except ImportError as error:
-        raise NotInstalled("--ptq-dask: dask is not installed: pip install 'ptq[cluster]'") from error
+    if importlib.util.find_spec("distributed") is None:  # importing it takes a second: not before there is work
+        raise NotInstalled("--ptq-dask: dask is not installed: pip install 'ptq[cluster]'")
     if not _LOCAL.fullmatch(address) and not re.fullmatch(r"[a-z]+://[^\s/]+", address):
         raise PtqError(f"--ptq-dask {address}: should be tcp://HOST:PORT of a scheduler, or local, or local:WORKERS")
 

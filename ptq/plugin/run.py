@@ -18,7 +18,7 @@ from ptq.gate.judge import Judge
 from ptq.gate.reference import References, load_references
 from ptq.gate.tally import CHECKED, GATE, RESULT, STRUCTURE, TIMING, Demand, Tally
 from ptq.gate.whole import Whole
-from ptq.plugin.cluster import Cluster
+from ptq.plugin.fetching import Fetching
 from ptq.plugin.judging import judge_of
 from ptq.plugin.sharding import Sharding
 from ptq.report import history, html, markdown
@@ -175,13 +175,14 @@ class Run:
         rows = tally.rows()
         for line in lines(tally):
             terminalreporter.write_line(line)
+        before: Fetching | None = self._config.pluginmanager.get_plugin("ptq-fetching")
+        self._store.update(before.counts if before is not None else {})
         if self._store:
             terminalreporter.write_line(
                 f"ptq: store: {_counted(self._store, 'made')}, {_counted(self._store, 'found')}"
                 + (f", {_counted(self._store, 'fetched')}" if any(how == "fetched" for how, _ in self._store) else "")
             )
-        cluster: Cluster | None = self._config.pluginmanager.get_plugin("ptq-cluster")
-        for line in cluster.lines if cluster is not None else ():
+        for line in before.lines if before is not None else ():
             terminalreporter.write_line(f"ptq: {line}")
         for line in self._faults.values():
             terminalreporter.write_line(f"ptq: {line}")

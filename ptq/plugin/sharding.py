@@ -20,7 +20,7 @@ from ptq.engine.timetable import Seconds, agreed
 from ptq.files import file_digest
 from ptq.gate.judge import Judge
 from ptq.gate.shard import Shard, cut, group_of
-from ptq.plugin.judging import judge_of
+from ptq.plugin.judging import FAULT, judge_of
 from ptq.plugin.options import bars_file
 
 PLAN = "ptq_plan"
@@ -54,6 +54,8 @@ class Sharding:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        if FAULT in config.stash:
+            return  # told where the tests were collected
         judge = judge_of(config)
         groups: dict[str, list[pytest.Item]] = {}
         for item in items:

@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from ptq.cases import Case
 from ptq.engine.environment import LIBRARIES, instruction_sets, versions
+from ptq.engine.pipeline import Pipeline
 from ptq.errors import PtqError, one_line
+from ptq.gate.graph import ARTIFACT, EVALUATION, MODEL
 from ptq.gate.judge import Judge
 from ptq.plugin.judging import NOTIFY, SCRATCH, judge_of
+from ptq.quantization.method import EXTREMES, HISTOGRAM
 
 _ONE = threading.Lock()
 """A judge and its frameworks serve one task at a time: give workers one thread each, and more processes."""
@@ -57,9 +61,9 @@ def differs(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     )
 
 
-def work(job: Job, case: str, after: Sequence[object] = (), block: tuple[str, int] | None = None) -> Told:
-    """Make all steps of a case, or a block of what it calibrates by; what cannot be made, the test that asks for it
-    will say.
+def work(job: Job, case: str, after: Sequence[object] = (), part: tuple[str, int, int] | None = None) -> Told:
+    """Make all steps of a case, or a part of it, see `ptq.gate.graph.Task`; what cannot be made, the test that asks for
+    it will say.
 
     `after` are what other tasks told: they are done then.
     """
@@ -73,15 +77,28 @@ def work(job: Job, case: str, after: Sequence[object] = (), block: tuple[str, in
         try:
             (found,) = (each for each in judge.cases() if each.id == case)
             before = sum(judge.store.counts.values())
-            if block is None:
+            if part is None:
                 judge.result(found)
             else:
-                judge.pipelines[found.workload].passes.make_block(*block)
+                _make(judge.pipelines[found.workload], found, *part)
             remote = judge.store.remote
             lines = () if remote is None else tuple(remote.faults.values())
             return Told(sum(judge.store.counts.values()) - before, lines=lines)
         except Exception:  # of this case alone: it is told where the test asks for it
             return Told()
+
+
+def _make(pipeline: Pipeline, case: Case, what: str, number: int, depth: int) -> None:
+    if what == ARTIFACT:
+        pipeline.artifact(case)
+    elif what == EVALUATION:
+        pipeline.evaluate_block(case, number)
+    elif what == MODEL:
+        _ = pipeline.passes_of(case, depth).prepared
+    elif what == EXTREMES and not pipeline.has_lighter_pass:
+        pipeline.passes_of(case, depth).make_block(HISTOGRAM, number)
+    else:
+        pipeline.passes_of(case, depth).make_block(what, number)
 
 
 class _Grab:

@@ -34,6 +34,7 @@ def page(content: Mapping[str, Any]) -> str:
     )
     environment.filters["db"] = lambda value: "" if value is None else f"{value:.1f}"
     environment.filters["points"] = lambda value: "" if value is None else f"{value:+.2f}"
+    environment.filters["share"] = lambda value: "" if value is None else f"{100 * value:.1f}"
     script = source("sort.js.j2")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("layers.html.j2").render(

@@ -12,7 +12,8 @@ Schema ``ptq/1``, one object:
 
     - ``id, workload, backend, dtype, method, granularity, exclude``: the case; dtype of the float case is ``fp32``.
     - ``metric``: ``top1``, ``map50_95`` or what the workload's metric is called. ``unit``: ``share`` for values in
-      0..1, else the unit of its values. ``higher_is_better``: false for a loss.
+      0..1, else the unit of its values. ``higher_is_better``: false for a loss. ``has_drop``: false where the
+      value is a distance to the float model already, so that drop says nothing.
     - ``truth``: ``given``, or ``float model`` where no targets were: values are against its answers then.
     - ``correct, fp32_correct``: images that are right, null where the metric does not count them.
     - ``n, value, fp32_value, drop, interval, p``: drop and interval in percentage points for a share, else in the
@@ -78,14 +79,15 @@ from ptq.errors import BadData, PtqError, one_line
 from ptq.files import write_text
 from ptq.gate.reference import References
 from ptq.gate.result import JUDGED, NO_DATA, NOT_INSTALLED, UNSUPPORTED, Result
-from ptq.report.timings import Race
+from ptq.report.timings import MEASURED, Race
 
 SCHEMA = "ptq/1"
 Row = Mapping[str, Any]
-_ADDED = ("unit", "higher_is_better", "truth", "cosine")
+_ADDED = ("unit", "higher_is_better", "truth", "cosine", "has_drop")
 """Fields of a result that reports of an earlier ptq lack; their defaults are what was the case then."""
 _FIELDS = {"id": str, **get_type_hints(Case), **get_type_hints(Result)}
 del _FIELDS["case"]
+_ENVIRONMENT = {"python": str, "platform": str, "isa": list[str], "libraries": dict[str, str]}
 _VERDICTS = JUDGED | {UNSUPPORTED, NOT_INSTALLED, NO_DATA}
 
 
@@ -102,16 +104,20 @@ class _Structure(TypedDict):
     stray: int
     float_nodes: list[str]
     weight_bytes: dict[str, int]
+    integer_share: float
     simulated: str | None
     cause: str | None
+    verdict: str
+    reason: str
+    red: bool
 
 
 class _Report(TypedDict):
-    environment: dict[str, Any]
+    environment: dict[str, str | int | float | list[str] | dict[str, str] | None]
     results: list[dict[str, Any]]
     latency: list[Race]
     structure: list[_Structure]
-    speed: dict[str, Any]
+    speed: dict[str, dict[str, str | float | bool | None]]
 
 
 def report(
@@ -140,7 +146,11 @@ def report(
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write a report, whole or not at all."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    try:
+        text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+    except RecursionError as error:  # of keys that only another program knows
+        raise BadData(f"{path}: not written: what the report says is nested too deeply; write it anew") from error
+    write_text(path, text + "\n")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -159,14 +169,19 @@ def load(path: Path) -> dict[str, Any]:
     content = {"latency": [], "structure": [], "speed": {}, **content}
     try:
         check(content, _Report, "report")
+        known = {name: hint for name, hint in _ENVIRONMENT.items() if name in content["environment"]}
+        check_fields(content["environment"], known, "environment")
         for index, row in enumerate(content["results"]):
             row.update({name: Result.__dataclass_fields__[name].default for name in _ADDED if name not in row})
             _check(row, f"results[{index}]")
         for index, race in enumerate(content["latency"]):
+            race.update({name: None for name in MEASURED if name not in race})
+            check_fields(race, MEASURED, f"latency[{index}]")
             if min(race["ratio"], race["low"], race["high"]) <= 0 or race["verdict"] not in JUDGED:
                 raise BadData(f"latency[{index}] is of {race['id']}, but its verdict or its time ratios are impossible")
         if len(ids := {row["id"] for row in content["results"]}) < len(content["results"]):
             raise BadData(f"{len(content['results'])} results, but only {len(ids)} different ids")
+        json.dumps(content, allow_nan=False)  # else it could not be written again
     except (PtqError, ValueError, RecursionError) as error:
         raise BadData(f"{path}: {one_line(error)}; the file is damaged: write it anew with --ptq-json") from error
     return content
@@ -180,6 +195,8 @@ def _check(row: dict[str, Any], name: str) -> None:
         raise BadData(f"{name}.id={row['id']!r:.80}, but should be {result.case.id!r} by its other fields")
     if row["verdict"] not in _VERDICTS or (result.judged and (row["value"] is None or row["n"] < 1)):
         raise BadData(f"{name}: verdict={row['verdict']!r:.20}, value={row['value']}, n={row['n']} cannot be")
+    if min(row["size_bytes"] or 0, row["fp32_size_bytes"] or 0) < 0:
+        raise BadData(f"{name}: size_bytes={row['size_bytes']} cannot be")
     if row["reference"]:
         check(row["reference"], _Reference, f"{name}.reference")
     References(Path()).updated([result], {}, {result.case.id}).compare(result)  # outcomes that are damaged raise

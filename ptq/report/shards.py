@@ -74,6 +74,8 @@ def part_of(content: Mapping[str, Any], name: str) -> Part:
     try:
         check(part, Part, "shard")
         _cases(part)
+        if not 0 <= part["exit"] < 256:
+            raise BadData(f"shard.exit={part['exit']}, but should be the exit code of a process")
     except (PtqError, ValueError, TypeError) as error:
         raise BadData(f"{name}: {one_line(error)}; the file is damaged: write it anew with --ptq-json") from error
     return part
@@ -100,6 +102,10 @@ def merge(reports: Mapping[str, Mapping[str, Any]]) -> Merged:
         tally.gates += part["gates"]
         tally.absent.update(part["absent"])
         skipped.update(part["skipped"])
+    cases = tuple(dict.fromkeys(case for part in ordered for case in _cases(part)))
+    known, measured = {case.id for case in cases}, {*tally.results, *(row["id"] for row in tally.structures.values())}
+    if strange := sorted((measured | {row["id"] for row in tally.timings.values()}) - known):
+        raise BadData(f"{len(strange)} measurements are of no case of the run, the first: {strange[0]!r:.80}: run anew")
     environment, differ, notes = _environment(dict(zip(names, contents, strict=True)))
     complaints = _incomplete(parts) + differ + _unlike(names, parts) + _tests(ordered)
     for part in ordered:
@@ -109,7 +115,7 @@ def merge(reports: Mapping[str, Mapping[str, Any]]) -> Merged:
         content=json_report.report(**tally.rows(), environment=environment),
         tally=tally,
         part=first,
-        cases=_cases(first),
+        cases=cases,
         skipped=skipped,
         failed=[each for part in ordered for each in part["failed"]],
         complaints=complaints,

@@ -43,8 +43,10 @@ def _in_vain(row: Row, races: Mapping[int, Row]) -> tuple[bool, bool]:
 
 
 def _facts(row: Row, races: Mapping[int, Row]) -> list[str]:
-    low, high = (unit.drop(row, bound) for bound in row["interval"] or (None, None))
-    facts = [f"drop {unit.drop(row, row['drop'])} {unit.of_drop(row)}" + (f" [{low}, {high}]" if low else "")]
+    within = unit.interval(row, ", ")
+    facts = [f"drop {unit.drop(row, row['drop'])} {unit.of_drop(row)}" + (f" [{within}]" if within else "")]
+    if not row.get("has_drop", True):
+        facts = [f"{unit.value(row, row['value'])} {row['unit']}"]
     if row["agreement"] is not None:
         facts.append(f"agreement {row['agreement']:.4f}")
     if row["size_bytes"] and row["fp32_size_bytes"]:

@@ -109,7 +109,6 @@ def _kind(row: Row) -> tuple[str, str, str]:
 
 def _cells(row: Row, races: Mapping[int, Row], batches: Sequence[int]) -> dict[str, str]:
     quantized = row["dtype"] != FP32
-    interval = row["interval"] if quantized else None
     size = row["size_bytes"]
     share = row["unit"] == SHARE
     return {
@@ -117,7 +116,7 @@ def _cells(row: Row, races: Mapping[int, Row], batches: Sequence[int]) -> dict[s
         plain(unit.of_value(row)): unit.value(row, row["value"]),
         "fp32": unit.value(row, row["fp32_value"]),
         "drop pp" if share else plain(f"drop {unit.of_drop(row)}"): unit.drop(row, row["drop"]),
-        "interval": "" if not interval else " .. ".join(unit.drop(row, bound) for bound in interval),
+        "interval": unit.interval(row, " .. ") if quantized else "",
         "n": str(row["n"]),
         "agree": _number(row["agreement"], ".4f"),
         "SQNR dB": _number(row["sqnr_db"], ".1f"),

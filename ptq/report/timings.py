@@ -23,12 +23,25 @@ class Race(TypedDict):
     ratio: float
     low: float
     high: float
+    confidence: float
+    speedup: float
     other_ms: float
     reference_ms: float
     executed: str
     verdict: str
     reason: str
     red: bool
+
+
+MEASURED = {
+    "rival": str | None, "fastest_fp32": str | None, "finding": str | None, "threads": int | None,
+    **{
+        f"{prefix}{name}": float | None
+        for prefix in ("wall_", "threads_", "fastest_fp32_")
+        for name in ("ratio", "low", "high", "other_ms", "reference_ms")
+    },
+}  # fmt: skip
+"""What races of an earlier ptq lack; None there."""
 
 
 def timings(content: Row) -> Sequence[Row]:

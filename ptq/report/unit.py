@@ -26,8 +26,13 @@ def value(row: Row, number: float | None) -> str:
 
 
 def drop(row: Row, number: float | None) -> str:
-    """A difference of two values, in `of_drop`, with its sign; empty for None."""
-    return "" if number is None else format(number, "+.2f" if row["unit"] == SHARE else "+.3g")
+    """A loss against the float model, in `of_drop`, with its sign; empty where the value is one itself."""
+    return _signed(row, number) if row.get("has_drop", True) else ""
+
+
+def interval(row: Row, between: str) -> str:
+    """The interval of a result's loss, with a word between its ends; empty where there is none."""
+    return between.join(filter(None, (drop(row, bound) for bound in row["interval"] or ())))
 
 
 def loss(row: Row, then: float, now: float) -> float:
@@ -37,7 +42,7 @@ def loss(row: Row, then: float, now: float) -> float:
 
 def change(row: Row, then: float, now: float) -> str:
     """How much a value grew, in `of_drop`, with its sign."""
-    return drop(row, (now - then) * _scale(row))
+    return _signed(row, (now - then) * _scale(row))
 
 
 def bounds(row: Row) -> tuple[float, float] | None:
@@ -47,6 +52,10 @@ def bounds(row: Row) -> tuple[float, float] | None:
     sign = -1 if row["higher_is_better"] else 1
     low, high = sorted(row["fp32_value"] + sign * bound / _scale(row) for bound in row["interval"])
     return low, high
+
+
+def _signed(row: Row, number: float | None) -> str:
+    return "" if number is None else format(number, "+.2f" if row["unit"] == SHARE else "+.3g")
 
 
 def _scale(row: Row) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from ptq.data.samples import Samples
 from ptq.errors import BadModel
+from ptq.files import scratch
 from ptq.models.onnx_file import load
 from ptq.quantization.exclude import Exclusion, Scales
 from ptq.sensitivity.answers import Answers, Doubles
@@ -45,8 +45,8 @@ def keep_in_float(
     batches = spread(samples, 6 if large else 32, fixed_batch(load(model)))
     answers, graph = Answers(model, batches), Scales(model, name)
     found = {each.node: each.reason for each in planned}
-    with tempfile.TemporaryDirectory() as folder:
-        trial = _Trial(answers, make, Path(folder) / "trial.onnx")
+    with scratch() as folder:
+        trial = _Trial(answers, make, folder / "trial.onnx")
         now = trial(found)
         if now is None:
             return [], "nothing could be tried: all of it would be in float"

@@ -58,6 +58,57 @@ def shifted_channel(held: Any, first: Any, second: Any) -> None:
     _set(held, second.input[1], reading)
 
 
+def widely_read_channel(held: Any, first: Any, second: Any) -> None:
+    """Weights of 500 times all others read a channel that is always zero; it keeps the function."""
+    weights, bias = (numpy_helper.to_array(held[name]).copy() for name in first.input[1:3])
+    weights[4], bias[4] = 0, -1.0
+    _set(held, first.input[1], weights)
+    _set(held, first.input[2], bias)
+    reading = numpy_helper.to_array(held[second.input[1]]).copy()
+    reading[:, 4] = 500 * np.abs(reading).max()
+    _set(held, second.input[1], reading)
+
+
+def between(path: Path, kind: str, there: Any, back: str, again: Any) -> Path:
+    """The digits model with two nodes before its second convolution that undo one another, ``there`` and ``again``."""
+    model = load(digits(path))
+    graph, second = model.graph, next(node for node in model.graph.node if SECOND in node.name)
+    place = list(graph.node).index(second)
+    for name, value in (("there_by", there), ("again_by", again)):
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+    graph.node.insert(place, helper.make_node(back, ["moved", "again_by"], ["back"], "again"))
+    graph.node.insert(place, helper.make_node(kind, [second.input[0], "there_by"], ["moved"], "there"))
+    second.input[0] = "back"
+    onnx.save(model, path)
+    return path
+
+
+def spread_channels(path: Path) -> Path:
+    """Channels times 1 to 1,000, and back."""
+    factors = np.random.default_rng(3).permutation(np.logspace(0, 3, 16)).reshape(1, 16, 1, 1)
+    return between(path, "Mul", factors, "Mul", 1 / factors)
+
+
+def far_from_zero(path: Path) -> Path:
+    """All values moved by 2,000, and back."""
+    return between(path, "Add", 2000, "Sub", 2000)
+
+
+def normed_encoder(path: Path, outlier: float) -> Path:
+    """The small encoder with a LayerNormalization, one of whose factors is `outlier`, undone in what reads it."""
+    model = load(masked_encoder(path, -20.0))
+    held, reader = Graph(model.graph).initializers, next(node for node in model.graph.node if node.name == "out")
+    gamma = np.ones(16, np.float32)
+    gamma[5] = outlier
+    _set(held, "wo", numpy_helper.to_array(held["wo"]) / gamma[:, None])
+    model.graph.initializer.append(numpy_helper.from_array(gamma, "gamma"))
+    norm = helper.make_node("LayerNormalization", [reader.input[0], "gamma"], ["normed"], "norm", axis=-1)
+    model.graph.node.insert(list(model.graph.node).index(reader), norm)
+    reader.input[0] = "normed"
+    onnx.save(model, path)
+    return path
+
+
 def photographs(count: int, seed: int) -> np.ndarray[Any, Any]:
     """Smooth colour noise of any brightness, float32 (count, 3, 16, 16) in 0..255, more red than blue."""
     generator = np.random.default_rng(seed)

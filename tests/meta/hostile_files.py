@@ -19,13 +19,14 @@ import sys
 import tarfile
 import time
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cifar10_files
 import numpy as np
+from hostile_coco import coco_files
+from hostile_images import IMAGES, png
 
 JSON = ("coco", "report", "reference", "statistics", "ranges")
 MEMORY = 1 << 30
@@ -227,105 +228,15 @@ def _arrays(add: Add, canary: Path) -> None:
         (folder / "a.npz").write_bytes(held.getvalue())
 
 
-def png(width: int, height: int, rows: bytes = b"") -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    packed = zlib.compress(rows or bytes(min((3 * width + 1) * height, 1 << 20)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
-
-
-def jpeg(width: int, height: int, scans: int = 0) -> bytes:
-    """A header, and scans without anything in them."""
-    frame = struct.pack(">HBHHB", 17, 8, height, width, 3) + b"\1\x22\0\2\x11\0\3\x11\0"
-    scan = b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\1\0\0\0\0"
-    return b"\xff\xd8\xff\xc2" + frame + scan * scans + b"\xff\xd9"
-
-
-def bmp(width: int, height: int) -> bytes:
-    header = struct.pack("<IHHIIiiHHIIIIII", 102, 0, 0, 54, 40, width, height, 1, 24, 0, 48, 0, 0, 0, 0)
-    return b"BM" + header + bytes(48)
-
-
-def webp(kind: bytes, content: bytes) -> bytes:
-    body = b"WEBP" + kind + struct.pack("<I", len(content)) + content
-    return b"RIFF" + struct.pack("<I", len(body)) + body
-
-
 def _images(add: Add, _: Path) -> None:
-    for name, content in {
-        "good.png" + FINE: png(4, 5),
-        "good.bmp" + FINE: bmp(4, -4),
-        "wide.png": png(2**31 - 1, 1),
-        "large.png": png(30_000, 30_000),
-        "flat.png": png(0, 7),
-        "cut.png": png(40, 40)[:60],
-        "large.jpg": jpeg(65_500, 65_500, 1),
-        "scans.jpg": jpeg(9000, 9000, 5000),
-        "no frame.jpg": b"\xff\xd8" + b"\xff\xe0\0\2" * 1000 + b"\xff\xd9",
-        "fill.jpg": b"\xff\xd8" + b"\xff" * 1_000_000 + b"\xd9",
-        "large.bmp": bmp(30_000, -30_000),
-        "below 0.bmp": bmp(-4, 4),
-        "least.bmp": bmp(4, -(2**31)),
-        "large.webp": webp(b"VP8X", b"\x10\0\0\0" + b"\xff" * 6),
-        "lossless.webp": webp(b"VP8L", b"\x2f" + b"\xff" * 4),
-        "lossy.webp": webp(b"VP8 ", bytes(3) + b"\x9d\x01\x2a" + b"\xff\x3f\xff\x3f"),
-        "none.webp": webp(b"ALPH", b""),
-        "gif.png": b"GIF89a" + struct.pack("<HH", 60_000, 60_000) + bytes(100),
-        "tiff.png": b"II*\0\x08\0\0\0" + bytes(100),
-        "pnm.png": b"P6\n60000 60000\n255\n" + bytes(100),
-        "jp2.jpg": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100),
-        "nothing.png": b"",
-    }.items():
+    for name, content in IMAGES.items():
         for route in ("image", "pillow"):
-            add(route, name, content)
-
-
-ANNOTATED: dict[str, Any] = {
-    "images": [{"id": 7, "file_name": "a.png", "width": 4, "height": 4}],
-    "categories": [{"id": 1, "name": "person"}],
-    "annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0}],
-}
+            add(route, name + FINE * name.startswith("good"), content)
 
 
 def _coco(add: Add, _: Path) -> None:
-    def changed(part: str, key: str, value: Any) -> bytes:
-        content = json.loads(json.dumps(ANNOTATED))
-        content[part][0][key] = value
-        return json.dumps(content).encode()
-
-    nan, infinite = float("nan"), float("inf")
-    cases = [
-        ("annotations", "bbox", box) for box in ([1, 2, -3, 4], [nan] * 4, [0, 0, infinite, 1], [1, 2, 3], None, "x")
-    ]
-    cases += [
-        ("annotations", "bbox", [10**400] * 4),
-        ("annotations", "bbox", [[1], [2], [3], [4]]),
-        ("annotations", "area", -1),
-    ]
-    cases += [
-        ("annotations", key, value) for key in ("image_id", "category_id") for value in (8, "7", 7.5, True, None, [])
-    ]
-    cases += [("annotations", "iscrowd", value) for value in ("x", [], nan)]
-    cases += [("images", "width", value) for value in (0, -4, 10**30, "4", nan)]
-    cases += [("images", "id", value) for value in (None, "7", [7], 7.0)] + [("images", "file_name", 3)]
-    cases += [("categories", "name", value) for value in ("\x1b[31m", "\ud800", "a\nb", 3, "")]
-    cases += [("categories", "id", value) for value in (None, "1", 10**5000 % 10**4000)]
-    for case in cases:
-        add("coco", "instances.json", changed(*case))
-    for part in ANNOTATED:
-        add(
-            "coco", "instances.json", json.dumps({**ANNOTATED, part: ANNOTATED[part] * 2} | {"categories": []}).encode()
-        )
-        add("coco", "instances.json", json.dumps({key: ANNOTATED[key] for key in ANNOTATED if key != part}).encode())
-        add("coco", "instances.json", json.dumps({**ANNOTATED, part: {"0": 1}}).encode())
-    add("coco", "instances.json" + FINE, json.dumps(ANNOTATED).encode())
-    add(
-        "coco",
-        "instances.json",
-        changed("annotations", "bbox", [0, 0, 1, 1]).replace(b"[0, 0, 1, 1]", b"[0, 0, 1e999, 1]"),
-    )
+    for name, content in coco_files().items():
+        add("coco", f"instances.json{FINE * (name == 'good')}", content)
 
 
 def _documents(add: Add, _: Path) -> None:

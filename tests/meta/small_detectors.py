@@ -25,7 +25,9 @@ def pictures(count: int = 24, seed: int = 0) -> ArraySamples:
     return ArraySamples(images)
 
 
-class _Net:
+class Net:
+    """Nodes and constants of a graph that is being written."""
+
     def __init__(self) -> None:
         self.generator = np.random.default_rng(7)
         self.nodes: list[Any] = []
@@ -51,6 +53,16 @@ class _Net:
             "Conv", f"{source} {output}_w {output}_b", output, kernel_shape=[size] * 2, strides=[stride] * 2, pads=pads
         )
 
+    def body(self) -> list[str]:
+        """Eight convolutions of 16 channels; the three maps that heads read."""
+        source, channels, maps = "x", 3, []
+        for level in range(4):
+            source = self.node("Relu", self.conv(source, f"c{level}", channels, 16, stride=2), f"r{level}")
+            channels = 16
+            source = self.node("Relu", self.conv(source, f"d{level}", 16, 16), f"s{level}")
+            maps.append(source)
+        return maps[1:]
+
 
 def write_detector(path: Path, kind: str) -> Path:
     """``raw``: each head a convolution that gives boxes and logits of classes at once, the logits 30 times as wide;
@@ -58,20 +70,14 @@ def write_detector(path: Path, kind: str) -> Path:
     each head and then over the heads: ranges some ten times apart. ``decoded``: boxes in pixels beside scores.
     ``apart``: boxes and scores as two outputs.
     """
-    net = _Net()
-    maps = []
-    source, channels = "x", 3
-    for level in range(4):
-        source = net.node("Relu", net.conv(source, f"c{level}", channels, 16, stride=2), f"r{level}")
-        channels = 16
-        source = net.node("Relu", net.conv(source, f"d{level}", 16, 16), f"s{level}")
-        maps.append(source)
+    net = Net()
+    maps = net.body()
     net.constant("flat", np.array([0, 4, -1], np.int64))
     net.constant("flat_scores", np.array([0, CLASSES, -1], np.int64))
     net.constant("flat_all", np.array([0, 4 + CLASSES, -1], np.int64))
     net.constant("pixels", np.float32(16))
     rows, boxes, scores = [], [], []
-    for level, source in enumerate(maps[1:]):
+    for level, source in enumerate(maps):
         if kind == "raw":
             scale = [0.3] * 4 + [9.0] * CLASSES
             grid = net.conv(source, f"grid{level}", 16, 4 + CLASSES, 1, scale=scale, bias=-np.array(scale) / 2)

@@ -17,7 +17,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = sorted(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in FILES)
 LAYERS = (
     *(("errors", "files"), ("cases",), ("data",), ("models",), ("metrics",), ("calibration",), ("quantization",)),
-    *(("sensitivity",), ("backends",), ("engine",), ("latency",), ("checks",), ("diagnosis",), ("gate",), ("report",)),
+    *(("sensitivity",), ("backends",), ("engine",), ("latency",), ("checks",), ("diagnosis",), ("tuning",)),
+    *(("gate",), ("report",)),
     *(("workloads",), ("api",), ("cli",), ("plugin",), ("suite", "conformance")),
 )
 """The parts of the package, lowest first: a part imports only from those before it, and from itself."""

@@ -12,16 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_model import small_model
 
+from ptq.calibration import extremes as extremes_module
+from ptq.calibration.extremes import extremes, part
 from ptq.calibration.moments_pass import finished, moments, sums
 from ptq.calibration.patches import load_sums, save_moments, save_sums
-from ptq.calibration.statistics import added
+from ptq.calibration.statistics import added, outermost
 from ptq.calibration.statistics_pass import statistics
 from ptq.data import blocks as blocks_module
 from ptq.data.batch import as_batch, only
 from ptq.data.blocks import Blocks, whole
 from ptq.data.samples import ArraySamples
-from ptq.engine.passes import MomentsPass, Pass, Statistics
+from ptq.engine import predictions
+from ptq.engine.passes import ExtremesPass, MomentsPass, Pass, Statistics
 from ptq.engine.pipeline import Pipeline
+from ptq.engine.registry import reference_case
 from ptq.engine.store import Store
 from ptq.engine.workload import Workload
 from ptq.errors import BadData
@@ -90,8 +94,8 @@ def test_parts_add_up_to_the_bit(tmp_path: Path, cuts: tuple[int, ...]) -> None:
         assert each.histogram.exponent == other.histogram.exponent
         assert np.array_equal(each.histogram.counts, other.histogram.counts)
     kept = []
-    for number, part in enumerate(parts):
-        for place, block in enumerate(sums(model, part)):
+    for number, each in enumerate(parts):
+        for place, block in enumerate(sums(model, each)):
             kept.append(tmp_path / f"{number}-{place}.npz")
             save_sums(kept[-1], block)
     assert len(kept) == 7
@@ -108,20 +112,58 @@ def test_a_value_that_is_not_finite_is_named_by_its_place_in_the_whole(tmp_path:
         statistics(model, Blocks(ArraySamples(bad), 2, 4, 8))
 
 
-@pytest.mark.parametrize("kind", [Statistics, MomentsPass])
+@pytest.mark.parametrize("fast", [True, False])
+def test_extremes_of_parts_are_those_of_the_whole(tmp_path: Path, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extremes_module, "_pays", lambda *_: fast)
+    model, samples = small_model(tmp_path / "m.onnx"), ArraySamples(IMAGES)
+    blocks = [part(model, Blocks(samples, number, number + 1, 8)) for number in range(7)]
+    assert {each.lowest // 8 for each in outermost(blocks).values()} - {0}  # not all from the first block
+    assert outermost(blocks) == part(model, samples)
+    assert extremes(model, samples, blocks) == extremes(model, samples)
+
+
+@pytest.mark.parametrize("kind", [Statistics, MomentsPass, ExtremesPass])
 def test_blocks_that_others_made_are_added_up(tmp_path: Path, kind: type[Pass]) -> None:
     samples = ArraySamples(IMAGES, np.zeros(50, np.int64))
     workload = Workload("mine", small_model(tmp_path / "m.onnx"), samples, samples)
     alone, parted = (Pipeline(workload, Store(tmp_path / name)) for name in ("alone", "parted"))
     step: Any = parted.passes.step(kind)
     assert len(step.parts) == 7
-    for part in step.parts[:-1]:
-        parted.store.get(part)
-    assert step.there(parted.store) == []  # one is missing
+    for each in step.parts[:-1]:
+        parted.store.get(each)
+    assert parted.store.all_of(step.parts) == []  # one is missing
     parted.store.get(step.parts[-1])
-    assert len(step.there(parted.store)) == 7
+    assert len(parted.store.all_of(step.parts)) == 7
     assert parted.passes.entry(kind).digest == alone.passes.entry(kind).digest
     assert alone.store.counts["statistics", "made"] == 1
+
+
+@pytest.mark.parametrize("fixed", [None, 3])
+def test_an_evaluation_in_blocks_is_that_of_the_whole_to_the_byte(
+    tmp_path: Path, fixed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions, "EVALUATED", 8)
+    monkeypatch.setattr("ptq.engine.pipeline.BATCH", 4)
+    samples = ArraySamples(IMAGES[:48], np.arange(48) % 3)
+    workload = Workload("mine", small_model(tmp_path / "m.onnx", fixed or "n"), samples, samples)
+    alone, parted = (Pipeline(workload, Store(tmp_path / name)) for name in ("alone", "parted"))
+    case = next(each for each in alone.cases() if each.method == "minmax" and each.backend == "onnxruntime")
+    count = predictions.block_count(48, parted.signature, parted.batch)
+    assert count == (6 if fixed is None else 8)  # of 8 or 6 samples: whole batches
+    for each in (reference_case("mine"), case):
+        for number in range(count + 1):
+            parted.evaluate_block(each, number)
+    assert parted.store.counts["predictions", "made"] == 2 * count
+    monkeypatch.setattr(predictions.Evaluation, "outputs", lambda *_: pytest.fail("all blocks are there"))
+    found = parted.measured(case, 0.95)
+    monkeypatch.undo()
+    monkeypatch.setattr("ptq.engine.pipeline.BATCH", 4)
+    assert alone.measured(case, 0.95).compared.as_json() == found.compared.as_json()
+    kept = {
+        path.relative_to(alone.store.root): path.read_bytes() for path in alone.store.root.glob("predictions/*/*.npz")
+    }
+    assert len(kept) == 2
+    assert all((parted.store.root / name).read_bytes() == content for name, content in kept.items())
 
 
 def test_samples_that_differ_in_shape_and_odd_batches_are_one_block(tmp_path: Path) -> None:

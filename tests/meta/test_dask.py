@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foreign import CONFTEST, LATENCY, run, write_model
+from foreign import CONFTEST, LATENCY, images, run, write_model
 from test_runs import NO_TORCH
 
 import ptq
@@ -23,9 +23,10 @@ from ptq.engine.registry import Registry
 from ptq.engine.store import Store
 from ptq.engine.workload import Workload
 from ptq.errors import PtqError
-from ptq.gate.graph import Task, tasks
+from ptq.gate.graph import ARTIFACT, EVALUATION, MODEL, Task, tasks
 from ptq.plugin.cluster import check_cluster, distribute
 from ptq.plugin.worker import Job, Told, differs, identity, work
+from ptq.quantization.method import EXTREMES, HISTOGRAM, MOMENTS
 
 
 def test_who_makes_a_pass_goes_first(tmp_path: Path) -> None:
@@ -43,11 +44,37 @@ def test_who_makes_a_pass_goes_first(tmp_path: Path) -> None:
     assert needs["u8s8-minmax"] == ("mine-onnxruntime-fp32", "mine-onnxruntime-int8-minmax")
     assert "mine-onnxruntime-int8-entropy" in needs["u8s8-mse_gptq-channel"]
     assert "mine-onnxruntime-u8s8-mse_gptq-channel" in needs["uint8-mse_gptq-channel"]
-    parted = tasks([by_id[f"mine-onnxruntime-{each}"] for each in made[:5]], {"mine": workload}, registry, {"mine": 3})
-    blocks = [task.block for task in parted if task.block]
-    assert blocks == [(need, number) for need in ("histogram", "moments") for number in range(3)]
-    (first,) = (task for task in parted if task.name == "mine-onnxruntime-int8-entropy")
-    assert {f"mine-onnxruntime-int8-entropy histogram {number}" for number in range(3)} <= set(first.needs)
+    some = [by_id[f"mine-onnxruntime-{each}"] for each in made[:5]]
+    parted = tasks(some, {"mine": workload}, registry, {"mine": (3, 2)})
+    names = [task.name for task in parted]
+    assert len(set(names)) == len(names)
+    assert all(names.index(name) < names.index(task.name) for task in parted for name in task.needs)
+    passes = [task.part for task in parted if task.part and task.part[0] not in (ARTIFACT, EVALUATION, MODEL)]
+    assert sorted(passes) == [(need, number, 0) for need in (EXTREMES, HISTOGRAM, MOMENTS) for number in range(3)]
+    needs = {task.name.removeprefix("mine-onnxruntime-"): task.needs for task in parted}
+    assert {f"mine-onnxruntime-int8-entropy histogram {number} 0" for number in range(3)} <= set(
+        needs["int8-entropy artifact 0 0"]
+    )
+    for each in made:
+        assert needs[each] == tuple(f"mine-onnxruntime-{each} evaluation {number} 0" for number in range(2))
+    assert "mine-onnxruntime-int8-entropy artifact 0 0" in needs["u8s8-mse_gptq-channel artifact 0 0"]
+    (alone,) = {task.needs for task in parted if task.part == (MOMENTS, 1, 0)}
+    assert alone == ("mine-onnxruntime-u8s8-mse_gptq-channel model 0 0",)
+
+
+def test_a_transformed_model_is_seen_in_blocks_after_what_it_is_made_from(tmp_path: Path) -> None:
+    write_model(tmp_path / "model.onnx")
+    samples, registry = ArraySamples(np.zeros((1, 8, 8, 1), np.float32)), Registry()
+    workload = Workload("mine", tmp_path / "model.onnx", samples, samples)
+    case = next(each for each in registry.grid("mine") if each.method == "cle_mse_gptq" and each.exclude == "none")
+    parted = tasks([case], {"mine": workload}, registry, {"mine": (2, 1)})
+    (model,) = (task for task in parted if task.part == (MODEL, 0, 1))
+    before = {task.name for task in parted if task.part and task.part[2] == 0}
+    assert set(model.needs) == {"mine-onnxruntime-fp32", *before}
+    seen = [task for task in parted if task.part and task.part[2] == 1 and task is not model]
+    assert {task.part for task in seen if task.part} >= {(HISTOGRAM, 0, 1), (HISTOGRAM, 1, 1), (MOMENTS, 1, 1)}
+    assert {task.needs for task in seen} == {(model.name,)}
+    assert set(parted[-1].needs) >= {task.name for task in seen}
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +86,14 @@ def cluster() -> Iterator[Any]:
         yield found
 
 
-def note(folder: str, case: str, after: Sequence[object] = (), block: object = None) -> Told:
+def note(folder: str, case: str, after: Sequence[object] = (), part: object = None) -> Told:
     """Work that leaves a file; everything it is to come after has to be there."""
     time.sleep(0.01)
     (Path(folder) / f"{case}.{len(after)}").touch()
     return Told(1)
 
 
-def picky(folder: str, case: str, after: Sequence[object] = (), block: object = None) -> Told:
+def picky(folder: str, case: str, after: Sequence[object] = (), part: object = None) -> Told:
     """Work that some refuse."""
     return Told(fault="would give other results (onnxruntime 1.0, but here 2.0)") if case == "b" else Told(1)
 
@@ -123,13 +150,17 @@ def test_a_run_through_dask_is_equal_to_the_byte(
     repository: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed", reason="dask is not installed")
-    (repository.path / "conftest.py").write_text(NO_TORCH + CONFTEST)
+    pictures, labels = images(5500)  # three blocks of calibration, and three of evaluation
+    np.save(repository.path / "images.npy", pictures)
+    np.save(repository.path / "labels.npy", labels)
+    (repository.path / "conftest.py").write_text(NO_TORCH + CONFTEST.replace("90", "1000"))
     few = ("-k", "fp32 or minmax and not channel")
     for name, more in (("alone", ()), ("dask", ("--ptq-dask=local:2",))):
         monkeypatch.setenv("PTQ_CACHE", str(tmp_path / name))
         result = run(repository, *few, "--ptq-json", f"{name}.json", "--ptq-artifacts", name, *more)
         result.assert_outcomes(passed=4, deselected=3)
-    result.stdout.fnmatch_lines(["ptq: store: 0 made, *", "ptq: dask: 4 of 4 tasks made by 2 workers in * s"])
+    result.stdout.fnmatch_lines(["ptq: store: 0 made, *", "ptq: dask: 24 of 24 tasks made by 2 workers in * s"])
+    assert len(list((tmp_path / "dask" / "predictions").glob("??/*.npz"))) == 4 * (3 + 1)
     assert timeless(repository.path / "alone.json") == timeless(repository.path / "dask.json")
     digests = [
         {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (repository.path / name).iterdir()}
@@ -137,6 +168,17 @@ def test_a_run_through_dask_is_equal_to_the_byte(
     ]
     assert digests[0] == digests[1]
     assert len(digests[0]) == 4
+    with monkeypatch.context() as patch:  # all is there: a warm run takes no second longer than one without
+        patch.setattr("ptq.plugin.cluster.distribute", lambda *_: pytest.fail("nothing need be made"))
+        result = run(repository, *few, "--ptq-json", "warm.json", "--ptq-dask=local:2")
+    result.assert_outcomes(passed=4, deselected=3)
+    result.stdout.fnmatch_lines(["ptq: dask: all that tests will ask for is in the store: no worker was asked"])
+    assert timeless(repository.path / "alone.json") == timeless(repository.path / "warm.json")
+    score = next(path for path in (tmp_path / "dask" / "score").glob("??/*.json") if ".made" not in path.name)
+    score.write_bytes(b"damaged")
+    result = run(repository, *few, "--ptq-json", "mended.json", "--ptq-dask=local:1")
+    result.stdout.fnmatch_lines(["ptq: store: 0 made, *", "ptq: dask: * tasks made by 1 workers in * s"])
+    assert timeless(repository.path / "alone.json") == timeless(repository.path / "mended.json")
 
 
 def test_what_cannot_go_with_dask_is_refused_with_a_reason(repository: pytest.Pytester) -> None:
@@ -197,7 +239,7 @@ def test_what_nobody_has_is_refused(tmp_path: Path) -> None:
         ptq.quantize_all(tmp_path / "model.onnx", calibration(), backend="nobodys")
 
 
-def sleeping(folder: str, case: str, after: Sequence[object] = (), block: object = None) -> Told:
+def sleeping(folder: str, case: str, after: Sequence[object] = (), part: object = None) -> Told:
     """A runtime that takes 4 to 12 s, and nothing of the processor."""
     time.sleep(seconds(case))
     return Told(1)

@@ -16,6 +16,9 @@ from ptq.backends.onnxruntime import BACKENDS
 from ptq.backends.onnxruntime.dynamic import by_default, on_grids
 from ptq.calibration.statistics_pass import statistics
 from ptq.cases import Case
+from ptq.data.batch import fitted
+from ptq.data.samples import ArraySamples
+from ptq.data.signature import Signature, Tensor
 from ptq.engine.pipeline import Pipeline
 from ptq.engine.store import Store
 from ptq.engine.workload import Workload
@@ -141,3 +144,77 @@ def test_a_mask_constant_sets_no_scale(tmp_path: Path) -> None:
     scales = {each.name: numpy_helper.to_array(each) for each in made.graph.initializer if each.name.endswith("_scale")}
     assert scales
     assert max(float(each.max()) for each in scales.values()) < 1e3
+
+
+def test_a_residual_sum_is_not_fused_with_its_normalization(tmp_path: Path) -> None:
+    """onnxruntime's SkipLayerNormalization takes longer than the Add and the LayerNormalization that it stands for."""
+    random = np.random.default_rng(0)
+    held = {name: random.normal(size=(WIDTH, WIDTH)).astype(np.float32) for name in ("w", "v")}
+    held |= {name: random.normal(size=WIDTH).astype(np.float32) for name in ("b", "gamma", "beta")}
+    node = helper.make_node
+    graph = helper.make_graph(
+        [
+            node("LayerNormalization", ["x", "gamma", "beta"], ["first"], "first"),
+            node("MatMul", ["first", "w"], ["hidden"], "hidden"),
+            node("Relu", ["hidden"], ["active"], "active"),
+            node("MatMul", ["active", "v"], ["product"], "product"),
+            node("Add", ["product", "b"], ["biased"], "biased"),
+            node("Add", ["biased", "first"], ["sum"], "sum"),
+            node("LayerNormalization", ["sum", "gamma", "beta"], ["y"], "last"),
+        ],
+        "residual",
+        [helper.make_tensor_value_info("x", 1, ["n", "length", WIDTH])],
+        [helper.make_tensor_value_info("y", 1, ["n", "length", WIDTH])],
+        [numpy_helper.from_array(values, name) for name, values in held.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
+    samples = ArraySamples({"x": random.normal(size=(40, 7, WIDTH)).astype(np.float32)})
+    judged = pipeline(tmp_path, tmp_path / "m.onnx", samples, ("dynamic", "dynamic_smooth_gptq"))
+
+    def executed(method: str) -> set[str]:
+        made = judged.artifact(Case("w", "onnxruntime", "u8s7", method, "channel")).path
+        session(made, save_to=tmp_path / "executed.onnx")
+        return {each.op_type for each in onnx.load(tmp_path / "executed.onnx").graph.node}
+
+    assert "SkipLayerNormalization" in executed("dynamic"), "what the runtime does with its own"
+    own = executed("dynamic_smooth_gptq")
+    assert "SkipLayerNormalization" not in own
+    assert "DynamicQuantizeMatMul" in own, "the bias is still added by the product's kernel"
+    assert (
+        judged.measured(Case("w", "onnxruntime", "u8s7", "dynamic_smooth_gptq", "channel"), 0.95).compared.cosine > 0.99
+    )
+
+
+def infinite(path: Path) -> Path:
+    """The encoder with a mask of -inf: where there is no word, -inf is added."""
+    model = onnx.load(write_encoder(path))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(-np.inf), "inf"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "nothing"))
+    far = next(each for each in model.graph.node if each.name == "far")
+    there = helper.make_node("Cast", ["mask"], ["there"], "there", to=9)
+    where = helper.make_node("Where", ["there", "nothing", "inf"], ["far"], "far")
+    at = list(model.graph.node).index(far)
+    nodes = [*model.graph.node[:at], there, where, *model.graph.node[at + 1 :]]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+    return path
+
+
+def test_a_mask_of_minus_infinity_stays_in_float(tmp_path: Path) -> None:
+    samples = sentences(40)
+    rows = {name: [*each, np.concatenate([each[0], each[0] * 0])] for name, each in dict(samples.inputs).items()}
+    judged = pipeline(tmp_path, infinite(tmp_path / "m.onnx"), type(samples)(rows), ("dynamic_smooth_gptq",))
+    assert judged.passes.prepared.notes["infinities"].startswith("1 constants hold 8.5e+37")
+    for method, exclude, least in (("mse_gptq", "auto", 0.95), ("dynamic_smooth_gptq", "none", 0.99)):
+        case = Case("w", "onnxruntime", "uint8", method, "channel", exclude)
+        assert judged.measured(case, 0.95).compared.cosine > least
+
+
+def test_an_input_of_nothing_but_0_and_minus_infinity_is_a_mask() -> None:
+    takes = Signature((Tensor("m", (None, 2), "float32"),), ())
+    given = fitted({"m": np.array([[0, -np.inf]])}, takes, "here")["m"]
+    assert given.tolist() == [[0, float(np.finfo(np.float32).min) / 4]]
+    assert given.dtype == np.float32
+    for other in ([[-1, -np.inf]], [[0, np.inf]], [[0, np.nan]]):
+        assert np.array_equal(fitted({"m": np.array(other)}, takes, "here")["m"], other, equal_nan=True)

@@ -17,11 +17,15 @@ from click.testing import CliRunner
 from faults import (
     classifier,
     digits,
+    far_from_zero,
     masked_encoder,
+    normed_encoder,
     padded_sentences,
     photographs,
     scaled_channel,
     shifted_channel,
+    spread_channels,
+    widely_read_channel,
 )
 from foreign import run, write_model
 from small_detectors import pictures, write_detector
@@ -78,7 +82,7 @@ def tiny(folder: Path) -> tuple[Path, Path, Path]:
 
 def planted(fault: str, folder: Path) -> Explanation:
     path = folder / "model.onnx"
-    train, test = (None, None) if fault in "cegi" else (images("train"), images("test"))
+    train, test = (None, None) if fault in "cegim" else (images("train"), images("test"))
     if fault == "a":
         return explained(folder, digits(path, scaled_channel), train, test)
     if fault == "b":
@@ -95,6 +99,12 @@ def planted(fault: str, folder: Path) -> Explanation:
     if fault in "gG":
         constant = -1e4 if fault == "g" else -3e38
         return explained(folder, masked_encoder(path, constant), padded_sentences(40, 0), padded_sentences(40, 1))
+    if fault == "j":
+        return explained(folder, digits(path, widely_read_channel), train, test)
+    if fault in "kl":
+        return explained(folder, (spread_channels if fault == "k" else far_from_zero)(path), train, test)
+    if fault == "m":
+        return explained(folder, normed_encoder(path, 80.0), padded_sentences(40, 0), padded_sentences(40, 1))
     if fault == "h":
         return explained(folder, digits(path), train, test, method="percentile90")
     given = (ArraySamples(photographs(60, seed)) for seed in (0, 1))
@@ -113,6 +123,10 @@ def planted(fault: str, folder: Path) -> Explanation:
         ("g", "masked", "mask"),
         ("h", "", "clipped"),
         ("i", "c1", "saturation"),
+        ("j", "stack16_conv2_1", "reading_weights"),
+        ("k", "there", "activation_channels"),
+        ("l", "there", "offset"),
+        ("m", "norm", "activation_channels"),
     ],
 )
 def test_the_first_sentence_names_the_planted_fault(fault: str, where: str, cause: str, tmp_path: Path) -> None:
@@ -228,6 +242,13 @@ def test_nothing_is_accused_in_healthy_photographs(tmp_path: Path) -> None:
     assert "no layer stands out (the worst, " in found.sentence
 
 
+def test_nothing_is_accused_in_a_healthy_encoder(tmp_path: Path) -> None:
+    model = normed_encoder(tmp_path / "model.onnx", 1.0)
+    assert (
+        "no layer stands out" in explained(tmp_path, model, padded_sentences(40, 0), padded_sentences(40, 1)).sentence
+    )
+
+
 def test_a_detector_with_its_head_in_float_is_healthy(tmp_path: Path) -> None:
     path, store = write_detector(tmp_path / "decoded.onnx", "decoded"), Store(tmp_path / "store")
     made = ptq.quantize(path, pictures(100), exclude="auto", dtype="uint8", method="minmax", store=store)
@@ -245,6 +266,8 @@ def test_an_explanation_is_kept_and_comes_back_as_it_was(tmp_path: Path) -> None
     assert again == first
     assert store.counts["explanation", "made"] == store.counts["explanation", "found"] == 1
     assert first.of == "calibration"
+    assert 0.5 < sum(row.time or 0.0 for row in first.rows) <= 1.0 + 1e-9
+    assert all(row.time is not None for row in first.rows)
     assert first.sentence.startswith("int8.onnx: no layer stands out")
 
 
@@ -256,6 +279,8 @@ def test_a_case_of_another_runtime_is_explained_by_a_file_like_it(tmp_path: Path
         "planted-torch-uint8-minmax-channel: digits_resnet8_1/re_lu_1_2/Relu gives channel 3"
     )
     assert found.notes["explained by"].startswith("planted-onnxruntime-uint8-minmax-channel, a QDQ file")
+    assert {row.time for row in found.rows} == {None}
+    assert found.notes["time"] == "blank: torch does not say what a node takes"
 
 
 def test_rows_carry_the_names_of_the_file_that_was_given(tmp_path: Path) -> None:

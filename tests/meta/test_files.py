@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from ptq.files import appearing, write_bytes
+from ptq.files import appearing, scratch, sweep_scratch, write_bytes
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes, links and pipes are POSIX's")
 
@@ -76,3 +79,40 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         fail()
     assert path.read_bytes() == b"old"
     assert [found.name for found in tmp_path.iterdir()] == ["out"]
+
+
+def test_scratch_of_a_killed_process_goes_with_the_next_run_and_that_of_a_living_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    code = "from ptq.files import scratch\nwith scratch() as f: (f / 'x').touch(); print(f, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        left = Path(other.stdout.readline().decode().strip())
+        sweep_scratch()
+        assert (left / "x").is_file()
+        other.kill()
+        other.wait()
+        with scratch() as mine:
+            sweep_scratch()
+            assert mine.is_dir()
+            assert not left.exists()
+    assert list(mine.parent.iterdir()) == []
+
+
+@posix
+def test_scratch_is_never_in_a_folder_that_others_can_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "x.lock").touch()
+    name = tmp_path / f"ptq-scratch-{os.getuid()}"
+    for make in (lambda: name.symlink_to(tmp_path / "theirs"), name.touch, name.mkdir):
+        make()
+        if name.is_dir() and not name.is_symlink():
+            name.chmod(0o777)
+        sweep_scratch()
+        with scratch() as folder:
+            assert folder.parent == tmp_path
+        name.rmdir() if name.is_dir() and not name.is_symlink() else name.unlink()
+    assert (tmp_path / "theirs" / "x.lock").exists()

@@ -17,6 +17,8 @@ import cifar10_files
 import hostile_files
 import numpy as np
 import pytest
+from hostile_coco import ANNOTATED
+from hostile_images import png
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -181,7 +183,7 @@ def documents(folder: Path) -> dict[str, tuple[Any, Callable[[Path], object]]]:
     save_ranges(folder / "ranges", {"x": (0.0, 1.0), "y": (-1.0, 1.0)})
     (folder / "report").write_text(json.dumps(reported))
     (folder / "images").mkdir()
-    (folder / "images" / "a.png").write_bytes(hostile_files.png(4, 4))
+    (folder / "images" / "a.png").write_bytes(png(4, 4))
     whole = load(folder / "report")
 
     def compared(path: Path) -> None:
@@ -193,7 +195,7 @@ def documents(folder: Path) -> dict[str, tuple[Any, Callable[[Path], object]]]:
         load_references(path).compare(result("int8"))
 
     return {
-        "coco": (hostile_files.ANNOTATED, lambda path: list(read_coco(folder / "images", path, 32).batches(1))),
+        "coco": (ANNOTATED, lambda path: list(read_coco(folder / "images", path, 32).batches(1))),
         "report": (reported, compared),
         "reference": (json.loads((folder / "reference").read_text()), referred),
         "statistics": (json.loads((folder / "statistics").read_text()), load_statistics),
@@ -307,7 +309,7 @@ def test_a_name_that_no_list_can_hold_is_refused(name: str, tmp_path: Path) -> N
 def test_a_locale_without_letters_reads_a_path_with_them(tmp_path: Path) -> None:
     folder = tmp_path / "Bär"
     folder.mkdir()
-    (folder / "ö.png").write_bytes(hostile_files.png(4, 4))
+    (folder / "ö.png").write_bytes(png(4, 4))
     code = "import sys; from ptq.data.inputs import read_inputs; print(len(read_inputs(sys.argv[1])))"
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"LC_ALL": "C"})

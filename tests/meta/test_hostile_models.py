@@ -16,15 +16,19 @@ import mutants
 import numpy as np
 import onnx
 import pytest
+from endless import onnx_loop, write_tflite_while
 from foreign import run as run_pytest
 from onnx import helper, numpy_helper
 
+from ptq.backends.openvino import BACKENDS as OPENVINOS
+from ptq.backends.tflite import BACKENDS as TFLITES
 from ptq.cli import main
 from ptq.errors import BadModel
 from ptq.models import parity, session
 from ptq.models.onnx_file import signature
 from ptq.workloads.digits import MODEL
 
+(OPENVINO,), (TFLITE,) = OPENVINOS, TFLITES
 RUNS = '{0.__class__}" + (__import__("os").system("touch pwned") and "") + "'
 NAMES = {
     "code": RUNS,
@@ -196,32 +200,11 @@ def test_a_name_that_is_not_utf_8_is_refused_where_the_file_is_read(
         assert (code, "m.onnx: not an ONNX model (a name in it is not UTF-8)" in said) == (2, True)
 
 
-def endless(trips: int) -> Any:
-    """A model that does nothing `trips` times."""
-    value = helper.make_tensor_value_info
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["c"], ["co"]), helper.make_node("Identity", ["v"], ["vo"])], "b",
-        [value("i", 7, []), value("c", 9, []), value("v", 1, None)], [value("co", 9, []), value("vo", 1, None)],
-    )  # fmt: skip
-    nodes = [
-        helper.make_node("Flatten", ["x"], ["f"]),
-        helper.make_node("Gemm", ["f", "g"], ["a"]),
-        helper.make_node("Loop", ["trips", "true", "a"], ["y"], body=body),
-    ]
-    held = [
-        numpy_helper.from_array(np.ones((48, 5), np.float32), "g"),
-        numpy_helper.from_array(np.array(trips, np.int64), "trips"),
-        numpy_helper.from_array(np.array(True), "true"),
-    ]
-    graph = helper.make_graph(nodes, "g", [value("x", 1, ["N", 3, 4, 4])], [value("y", 1, ["N", 5])], held)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-
-
 def test_a_loop_that_does_not_end_is_stopped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(session, "SECONDS", 0.3)
-    onnx.save(endless(2**62), "m.onnx")
+    onnx.save(onnx_loop(2**62), "m.onnx")
     assert ended(capsys, *ROUTES["inspect"])[0] == 0
     for words in (ROUTES["evaluate"], ROUTES["quantize"], ROUTES["calibrate"], ("compare", "m.onnx", "m.onnx")):
         code, said = ended(capsys, *words)
@@ -229,8 +212,46 @@ def test_a_loop_that_does_not_end_is_stopped(
 
 
 def test_a_loop_that_ends_is_not(capsys: pytest.CaptureFixture[str]) -> None:
-    onnx.save(endless(3), "m.onnx")
+    onnx.save(onnx_loop(3), "m.onnx")
     assert ended(capsys, *ROUTES["evaluate"])[0] == 0
+
+
+def test_a_loop_that_tflite_does_not_leave_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One file: it ends with one input, and not with the other."""
+    pytest.importorskip("ai_edge_litert", reason="not installed: pip install 'ptq[litert]'")
+    write_tflite_while(Path("m.tflite"))
+    np.save("y.npy", np.zeros(2))
+    words = ("evaluate", "m.tflite", "--data", "x.npy", "--targets", "y.npy", "--metric", "top1")
+    predict = TFLITE.load(Path("m.tflite"))
+    batch = {"x": np.array([1, 3], np.float32)}
+    for _ in range(2):
+        (answers,) = predict(batch).values()
+        assert answers.tolist() == [8, 6]
+    monkeypatch.setattr(session, "SECONDS", 2)
+    np.save("x.npy", np.zeros(2, np.float32))
+    code, said = ended(capsys, *words)
+    assert (code, "m.tflite: a batch took more than 2 seconds; likely cause: a loop" in said) == (2, True), said
+
+
+def test_a_loop_that_openvino_does_not_leave_is_stopped(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="not installed: pip install 'ptq[openvino]'")
+    for trips in (3, 2**62):
+        onnx.save(onnx_loop(trips), "m.onnx")
+        predict = OPENVINO.load(here / "m.onnx")
+        monkeypatch.setattr(session, "SECONDS", 30 if trips == 3 else 3)
+        if trips == 3:
+            assert len(predict({"x": np.load("x.npy")})["y"]) == 6
+            continue
+        with pytest.raises(BadModel, match=r"m.onnx: a batch took more than 3 seconds"):
+            predict({"x": np.load("x.npy")})
+
+
+def test_what_cannot_run_for_ever_is_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptq.backends.openvino.apart", None)
+    pytest.importorskip("openvino", reason="not installed: pip install 'ptq[openvino]'")
+    assert len(OPENVINO.load(Path("m.onnx"))({"x": np.load("x.npy")})) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

@@ -146,6 +146,28 @@ def test_a_model_of_several_inputs_and_dimensions_that_vary(tmp_path: Path) -> N
     assert [tensor.dtype for tensor in BACKEND.signature(out).inputs] == ["int64", "int64"]
 
 
+def test_a_model_of_a_new_opset_is_said_in_one_that_onnx2torch_knows(tmp_path: Path) -> None:
+    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    nodes = [
+        node("Gelu", ["x"], ["bent"]),
+        node("ReduceMean", ["bent", "axes"], ["mean"], keepdims=0),
+        node("Reshape", ["mean", "shape"], ["y"]),
+    ]
+    held = [onnx.numpy_helper.from_array(np.array(data), name) for name, data in (("axes", [2]), ("shape", [-1, 3]))]
+    model = model_of(nodes, [value("x", 1, ["n", 3, 5])], [value("y", 1, ["n", 3])], held)
+    for opset in (20, 22):
+        model.opset_import[0].version = opset
+        onnx.save(model, tmp_path / "new.onnx")
+        assert convert(tmp_path / "new.onnx", tmp_path / "new.pt", -2, 2).passes
+
+    sampled = [node("GridSample", ["x", "grid"], ["y"], mode="linear")]
+    inputs = [value("x", 1, ["n", 1, 4, 4]), value("grid", 1, ["n", 2, 2, 2])]
+    model = model_of(sampled, inputs, [value("y", 1, ["n", 1, 2, 2])])
+    model.opset_import[0].version = 20
+    onnx.save(model, tmp_path / "grid.onnx")
+    assert "GridSample', version=20" in refused(tmp_path / "grid.onnx", tmp_path), "its modes had other names before"
+
+
 def test_what_torch_cannot_quantize_is_said_in_its_own_words(tmp_path: Path) -> None:
     # A shape computed from two dimensions that vary: no tracer can follow it.
     value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node

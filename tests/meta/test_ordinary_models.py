@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_model import model_of
 
 from ptq.cases import Case
+from ptq.data.contract import InputContract
 from ptq.data.samples import ArraySamples
 from ptq.engine.pipeline import Pipeline
 from ptq.engine.registry import Registry
@@ -19,6 +20,7 @@ from ptq.engine.store import Store
 from ptq.engine.workload import Workload
 from ptq.errors import BadData, PtqError
 from ptq.metrics.metric import Metric, Predictions, Score, first
+from ptq.models.session import session
 
 GENERATOR = np.random.default_rng(0)
 node = helper.make_node
@@ -91,6 +93,50 @@ def reader(path: Path) -> Path:
     return model_of(path, nodes, ["n", 3, 16, "w"], ["n", "w", 20], [*WEIGHTS[:2], held("mw", 8, 20), ints("two", 2)])
 
 
+def speech(path: Path) -> Path:
+    """A stateful speech model: a frame, the state of a GRU with the batch in the middle, and a sample rate, by which an
+    If chooses."""
+    branches = {
+        name: helper.make_graph(
+            [node("Mul", ["frame", name], [f"{name}_frame"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_frame", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(np.float32(factor), name)],
+        )
+        for name, factor in (("whole", 1), ("half", 0.5))
+    }
+    nodes = [
+        node("Equal", ["sr", "rate"], ["fast"], name="fast"),
+        node("If", ["fast"], ["x"], name="if", then_branch=branches["whole"], else_branch=branches["half"]),
+        node("MatMul", ["x", "mw"], ["m"], name="encode"),
+        node("Add", ["m", "mb"], ["mm"], name="bias"),
+        node("Relu", ["mm"], ["r"], name="relu"),
+        node("Unsqueeze", ["r", "zero"], ["step"], name="step"),
+        node("GRU", ["step", "gw", "gr", "", "", "state"], ["every", "next"], name="gru", hidden_size=16),
+        node("Squeeze", ["next", "zero"], ["last"], name="last"),
+        node("Gemm", ["last", "hw"], ["logit"], name="head"),
+        node("Sigmoid", ["logit"], ["speech"], name="speech"),
+    ]
+    weights = [held("mw", 64, 32), held("mb", 32), held("gw", 1, 48, 32), held("gr", 1, 48, 16), held("hw", 16, 1)]
+    graph = helper.make_graph(
+        nodes,
+        "speech",
+        [
+            helper.make_tensor_value_info("frame", TensorProto.FLOAT, ["n", 64]),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, [1, "n", 16]),
+            helper.make_tensor_value_info("sr", TensorProto.INT64, []),
+        ],
+        [
+            helper.make_tensor_value_info("speech", TensorProto.FLOAT, ["n", 1]),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, [1, "n", 16]),
+        ],
+        [*weights, ints("zero", 0), numpy_helper.from_array(np.array(16000), "rate")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
 def pipeline(model: Path, samples: Any, metric: Metric | None = None) -> Pipeline:
     workload = Workload("mine", model, samples, samples, metric=metric, methods=("cle_mse_gptq",))
     return Pipeline(workload, Store(model.parent / "store"), Registry())
@@ -142,6 +188,46 @@ def test_images_of_any_width_are_judged_by_a_metric_that_decodes_them_or_refused
     assert asked.measured(case, 0.95).compared.score.value > 0.9
     with pytest.raises(BadData, match="write a collect"):
         pipeline(reader(tmp_path / "m.onnx"), samples).measured(case, 0.95)
+
+
+STATE = (1, None, 16)
+RATE = InputContract((), dtype="int64", constant=16000)
+
+
+@pytest.mark.parametrize("given", ["zeros", "states"])
+def test_a_stateful_model_is_judged(given: str, tmp_path: Path) -> None:
+    """Its sample rate is a constant; its state starts from zeros, or is given, the sample first."""
+    path, frames = speech(tmp_path / "m.onnx"), GENERATOR.normal(size=(24, 64)).astype(np.float32)
+    states = GENERATOR.normal(size=(24, 1, 16)).astype(np.float32)
+    samples = ArraySamples({"frame": frames, "state": states} if given == "states" else {"frame": frames})
+    state = InputContract(STATE, batch_axis=1, constant=0 if given == "zeros" else None)
+    workload = Workload("mine", path, samples, samples, {"sr": RATE, "state": state})
+    asked = Pipeline(workload, Store(tmp_path / "store"), Registry())
+    assert sqnr(asked, "onnxruntime", "uint8", "minmax", "channel") > 30
+    own = asked.predictor(Case("mine", "onnxruntime", "fp32"), 1)(dict(samples.inputs))
+    fed = {"frame": frames, "sr": np.array(16000), "state": states.transpose(1, 0, 2)}
+    fed["state"] = fed["state"] if given == "states" else fed["state"] * 0
+    want = session(path).run(["speech", "next"], fed)
+    assert np.array_equal(own["speech"], want[0])
+    assert np.array_equal(own["next"], want[1].transpose(1, 0, 2))
+
+
+def test_what_stands_in_the_way_of_a_stateful_model_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    path, frames = speech(tmp_path / "m.onnx"), GENERATOR.normal(size=(24, 64)).astype(np.float32)
+    samples = {"frame": frames, "state": np.zeros((24, 1, 16), np.float32), "sr": np.full(24, 16000)}
+    case = Case("mine", "onnxruntime", "uint8", "minmax", "channel")
+    with pytest.raises(BadData, match=r"'sr' int64 \(\).*InputContract.*constant=") as said:
+        pipeline(path, ArraySamples(samples)).artifact(case)
+    assert "\n" not in str(said.value)
+    workload = Workload("mine", path, ArraySamples(samples), ArraySamples(samples), {"sr": RATE})
+    with pytest.raises(BadData, match=r"unknown input 'sr'"):
+        Pipeline(workload, Store(tmp_path / "store"), Registry()).artifact(case)
+    del samples["sr"]
+    workload = Workload("mine", path, ArraySamples(samples), ArraySamples(samples), {"sr": RATE})
+    with pytest.raises(BadData, match=r"'state' float32 \(1, \?, 16\).*InputContract.*batch_axis=1"):
+        Pipeline(workload, Store(tmp_path / "store"), Registry()).measured(case, 0.95)
+    with pytest.raises(BadData, match=r"batch_axis=3, but should be a dimension of shape"):
+        InputContract(STATE, batch_axis=3)
 
 
 def test_what_torch_cannot_take_is_one_line(tmp_path: Path) -> None:

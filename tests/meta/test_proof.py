@@ -105,7 +105,7 @@ def evaluate(repository: pytest.Pytester, x: np.ndarray | None = None, y: np.nda
             np.save(path, np.concatenate([np.load(path)[:90], values]).astype(np.load(path).dtype))
 
 
-@pytest.mark.parametrize("what", ["one image", "one class", "rolled", "constant"])
+@pytest.mark.parametrize("what", ["one image", "one class", "rolled", "constant", "leak", "moved leak"])
 def test_a_float_model_or_a_set_that_can_tell_nothing_is_red_and_never_stored(
     repository: pytest.Pytester, what: str
 ) -> None:
@@ -116,15 +116,28 @@ def test_a_float_model_or_a_set_that_can_tell_nothing_is_red_and_never_stored(
         evaluate(repository, x[y == 1], y[y == 1])
     elif what == "rolled":
         evaluate(repository, y=np.roll(y, 1))
+    elif "leak" in what:
+        x[7] = np.load(repository.path / "images.npy")[3] + (0.001 if what == "moved leak" else 0)
+        evaluate(repository, x)
     else:
         write_model(repository.path / "model.onnx", favour=1e6)
     bars(repository, 'max_drop = 100\nexpected_failure = ["accuracy"]\n')
     result = run(repository, *PAIR)
     result.assert_outcomes(failed=2, deselected=5)
-    result.stdout.fnmatch_lines([f"{ONE}: the float model is no reference: evaluation: *"])
+    said = "1 of 300 evaluation * unchecked={'disjoint': *" if "leak" in what else "*"
+    result.stdout.fnmatch_lines([f"{ONE}: the float model is no reference: evaluation: {said}"])
     result = run(repository, *PAIR, "--ptq-update")
     result.assert_outcomes(failed=2, deselected=5)
     assert json.loads((repository.path / "reference.json").read_text())["cases"] == {}
+
+
+def test_a_leak_that_is_meant_is_not_red(repository: pytest.Pytester) -> None:
+    x = np.load("images.npy")
+    evaluate(repository, np.concatenate([x[:1], x[91:]]))
+    assert run(repository, *PAIR).ret == RED
+    conftest = CONFTEST.replace("contract, include", "contract, unchecked={'disjoint': 'there is one set'}, include")
+    (repository.path / "conftest.py").write_text(conftest)
+    assert run(repository, *PAIR).ret == 0
 
 
 def test_a_reference_made_on_other_samples_is_told_and_red_when_strict(repository: pytest.Pytester) -> None:

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -320,6 +321,30 @@ def test_a_run_takes_from_it_and_says_how_much(
         passed=1, deselected=6
     )
     assert files(tmp_path / "shared") == before
+
+
+def test_several_cases_are_fetched_at_a_time(
+    repository: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, peak, running, guard, real = str(tmp_path / "shared"), [0], [0], threading.Lock(), Remote._read
+    monkeypatch.setenv("PTQ_CACHE", str(tmp_path / "a"))
+    run(repository, "--ptq-store", shared).assert_outcomes(passed=7)
+
+    def far(self: Remote, name: str, start: int, stop: int) -> bytes:
+        with guard:
+            running[0] += 1
+            peak[0] = max(peak[0], running[0])
+        time.sleep(0.03)
+        with guard:
+            running[0] -= 1
+        return real(self, name, start, stop)
+
+    monkeypatch.setattr(Remote, "_read", far)
+    monkeypatch.setenv("PTQ_CACHE", str(tmp_path / "b"))
+    result = run(repository, "--ptq-store", shared)
+    result.assert_outcomes(passed=7)
+    result.stdout.fnmatch_lines(["ptq: store: 0 made, *"])
+    assert peak[0] >= 4
 
 
 def test_a_remote_that_is_down_is_told_once_for_all_workers(

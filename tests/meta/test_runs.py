@@ -51,10 +51,16 @@ def pytest_ptq_workloads():
     return chosen
 
 CASES = """
+SCRATCH = f"ptq-scratch-{os.getuid() if hasattr(os, 'getuid') else 0}"
 ONNXRUNTIME = tuple(
     f"onnxruntime-{each}" for each in ("fp32", "int8-minmax", "uint8-entropy", "u8s8-percentile-channel")
 )
-OTHERS = ("torch-u8s8-histogram", "torch_pt2e-u8s8-default", "tflite-int8-minmax-channel")
+OTHERS = (
+    "torch-u8s8-histogram",
+    "torch_pt2e-u8s8-default",
+    "tflite-int8-minmax-channel",
+    "openvino-u8s8-mixed-channel",
+)
 
 
 class Repository:
@@ -69,7 +75,8 @@ class Repository:
         (folder / "conftest.py").write_text(conftest)
         (folder / "bars.toml").write_text(f'["{name}-*"]\nfloor = 0.3\nwhy = "a test of runs"\n')
         (folder / "test_mine.py").write_text(SUITE + STRUCTURE)
-        self.folder, self._quantize = folder, quantize
+        self.folder, self._quantize, self.temporary = folder, quantize, folder.with_name("temporary")
+        self.temporary.mkdir()
         self.commands = ("pytest", "quantize") if quantize else ("pytest",)
         self._own = sorted(path.name for path in folder.iterdir())
 
@@ -87,7 +94,8 @@ class Repository:
             ],
         }
         path = os.pathsep.join([str(Path(ptq.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        told = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+        told = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(self.temporary)}
+        told |= environment
         for name in ("PTQ_DATA", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
             told.pop(name, None)
         return subprocess.Popen(
@@ -107,8 +115,9 @@ class Repository:
         return took
 
     def strays(self) -> list[str]:
-        """What lies in the repository and was not put there."""
-        return sorted({path.name for path in self.folder.iterdir()} - {*self._own, "__pycache__", ".benchmarks"})
+        """What lies in the repository or the folder for temporary files, and was not put there."""
+        found = {path.name for path in self.folder.iterdir()} - {*self._own, "__pycache__", ".benchmarks"}
+        return sorted(found) + sorted(str(path) for path in self.temporary.rglob("*") if path.name != SCRATCH)
 
 
 def left(folder: Path) -> dict[str, str]:
@@ -169,6 +178,7 @@ def vary(runs: int, repository: Repository, folder: Path, workers: Sequence[str]
     first, random = left(folder / "first"), np.random.default_rng(6)
     for each in range(1, runs):
         drawn = {name: str(random.integers(1 << 32)) for name in ("ORDER", "PYTHONHASHSEED")}
+        drawn["LC_ALL"] = str(random.choice(["C", "C.UTF-8", "POSIX"]))
         drawn["OMP_NUM_THREADS"], many = str(random.integers(1, 5)), workers[(each - 1) % len(workers)]
         repository.run(folder / str(each), "-n", many, **drawn)
         assert not different(first, left(folder / str(each))), f"-n {many}, {drawn}"

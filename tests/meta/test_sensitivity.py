@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from other_detectors import LAYOUTS, write_other
 from small_detectors import CLASSES, pictures, write_detector
 from small_model import IMAGES, fit, model_of, small_model
 
@@ -164,12 +165,12 @@ def test_answers_are_compared_before_a_choice() -> None:
     assert answer_tensors(model) == ["scores"]
 
 
-@pytest.mark.parametrize("kind", ["raw", "scores", "decoded", "apart"])
+@pytest.mark.parametrize("kind", ["raw", "scores", "decoded", "apart", *LAYOUTS])
 @pytest.mark.parametrize("method", ["minmax", "percentile"])
 def test_auto_keeps_the_head_of_a_detector_in_float_and_the_body_in_integer(
     kind: str, method: str, tmp_path: Path
 ) -> None:
-    path = write_detector(tmp_path / f"{kind}.onnx", kind)
+    path = (write_other if kind in LAYOUTS else write_detector)(tmp_path / f"{kind}.onnx", kind)
     prepare(path, tmp_path / "prepared.onnx")
     whole, auto = (quantized(path, pictures(), tmp_path, exclude, method=method) for exclude in ("", "auto"))
     answers = Answers(tmp_path / "prepared.onnx", spread(pictures(), 16))

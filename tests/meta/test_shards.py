@@ -155,6 +155,11 @@ def test_each_way_to_lose_a_shard_is_red(
     red("1 of 3 shards are missing: 2", "report-1.json", "report-3.json")
     red("selected tests are in no shard", "report-1.json", "report-3.json")
     red("shard 2/3 is there 2 times", *REPORTS, shutil.copy("report-2.json", "again.json"))
+    for number in (2, 3):  # a majority of another commit is no better
+        content = json.loads(Path(f"report-{number}.json").read_text())
+        content["shard"]["commit"] = "abc"
+        Path(f"abc-{number}.json").write_text(json.dumps(content))
+    red("are of another commit", "report-1.json", "abc-2.json", "abc-3.json")
     for change, words in CHANGES:
         content = json.loads(Path("report-2.json").read_text())
         change(content)
@@ -254,6 +259,15 @@ def test_a_shard_says_what_it_needs(shards: Callable[..., Any], repository: pyte
         result = run(repository, *arguments)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert any(words in line for line in result.errlines), result.errlines
+
+
+def test_a_fault_of_the_bars_is_told_in_one_line(repository: pytest.Pytester, shards: Callable[..., Any]) -> None:
+    (repository.path / "bars.toml").write_text("x")
+    (result,) = shards("1/2")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    said = [line for line in result.outlines if "bars.toml: cannot be read as TOML" in line]
+    assert said
+    assert not any("INTERNALERROR" in line for line in result.outlines + result.errlines)
 
 
 def test_workers_take_the_same_part(repository: pytest.Pytester, shards: Callable[..., Any], tmp_path: Path) -> None:

@@ -88,6 +88,16 @@ def test_a_metric_with_a_unit_and_no_truth() -> None:
     )
 
 
+def test_a_value_that_is_a_distance_to_the_float_model_has_no_drop() -> None:
+    distance = {"metric": "sqnr", "unit": "dB", "value": 31.25, "fp32_value": 150.0, "drop": 118.75}
+    told = {**row(agreement=None, truth="float model"), **distance, "interval": [118.0, 119.5], "has_drop": False}
+    (line,) = ship([told])
+    assert line.startswith("ship digits-onnxruntime-int8-minmax: 31.25 dB, ")
+    assert "drop" not in line
+    assert "drop" not in table(results(told), 200)
+    assert "drop dB" in table(results({**told, "has_drop": True}), 200)
+
+
 def test_the_table_is_sorted_by_verdict_then_agreement_and_float_cases_are_last() -> None:
     worse = {"value": 0.95, "worse": True, "line": "worse"}
     rows = [

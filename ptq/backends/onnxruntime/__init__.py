@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
@@ -16,6 +16,7 @@ from ptq.cases import FP32, NONE, Case
 from ptq.data.batch import Batch
 from ptq.data.signature import Signature
 from ptq.errors import BadModel, one_line
+from ptq.files import scratch
 from ptq.models.onnx_file import load, signature, write_whole
 from ptq.models.session import feed, session, shapes
 from ptq.quantization.calibration import Calibration
@@ -80,32 +81,33 @@ class OnnxRuntime:
         dtype, method = DTYPES[case.dtype], calibration.method(case.method)
         ranges = {} if method.dynamic else calibration.ranges(case.method, dtype.quantizer)
         wanted = () if case.exclude == NONE else model.exclude
-        excluded = choose_exclude(model.prepared, wanted, calibration.statistics, model.onnx)
+        excluded = choose_exclude(model.prepared, wanted, calibration.statistics, model.name)
         plan = Plan(dtype, ranges, case.granularity == "channel", [each.node for each in excluded])
         plan = with_edges(model.prepared, plan, case.method, calibration)
         notes = {"calibration": "ranges at run time" if method.dynamic else "ptq statistics"}
         if "auto" in wanted and not method.dynamic:
             more, notes["auto"] = keep_in_float(
                 model.prepared,
-                lambda nodes, path: quantize(model.prepared, replace(plan, exclude=nodes), path, model.onnx),
+                lambda nodes, path: quantize(model.prepared, replace(plan, exclude=nodes), path, model.name),
                 calibration.samples,
                 excluded,
-                model.onnx,
+                model.name,
             )
             excluded += more
             plan = replace(plan, exclude=[each.node for each in excluded])
+            notes["nodes in float"] = json.dumps(list(plan.exclude))
         if excluded:
             notes["in float"] = summary(excluded)
         if method.corrects is None:
             make = by_default if method.dynamic else quantize
             # quantize_dynamic is given the file as users give it, unless it was rewritten
             start = model.onnx if method.dynamic and not method.transforms else model.prepared
-            return notes | dict(make(start, plan, out, model.onnx))
-        with tempfile.TemporaryDirectory() as folder:
-            corrected = Path(folder) / "corrected.onnx"
+            return notes | dict(make(start, plan, out, model.name))
+        with scratch() as folder:
+            corrected = folder / "corrected.onnx"
             plan, done = method.corrects(model.prepared, corrected, plan, calibration)
             make = on_grids if method.dynamic else quantize
-            return notes | dict(make(corrected, plan, out, model.onnx)) | {"corrected": done}
+            return notes | dict(make(corrected, plan, out, model.name)) | {"corrected": done}
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
         running = session(artifact, threads)
@@ -127,6 +129,11 @@ class OnnxRuntime:
         from ptq.backends.onnxruntime.census import census
 
         return census(artifact)
+
+    def node_shares(self, model: Path, batches: Sequence[Batch]) -> Mapping[str, float]:
+        from ptq.backends.onnxruntime.profile import node_shares
+
+        return node_shares(model, batches)
 
     def inspect(self, artifact: Path) -> Iterable[tuple[str, str, str]]:
         """(name, op type, inputs -> outputs) of every node, in the graph's order."""

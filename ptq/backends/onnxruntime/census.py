@@ -7,12 +7,12 @@ the element types at hand, and leaves the rest in float between quantizers, slow
 from __future__ import annotations
 
 import platform
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ptq.backends.protocol import COUNTED, Census
+from ptq.files import scratch
 from ptq.models.graph import Graph, graphs
 from ptq.models.onnx_file import load
 from ptq.models.session import session
@@ -66,8 +66,8 @@ def census(artifact: Path) -> Census:
     two or more dimensions, in the layout they are executed in (blocked layouts pad). Raises `BadModel` when
     onnxruntime refuses the model.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        executed = Path(folder) / "executed.onnx"
+    with scratch() as folder:
+        executed = folder / "executed.onnx"
         session(artifact, save_to=executed)
         return count(load(executed), load(artifact))
 

@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from ptq.backends.onnxruntime.few_bits import compact, modern, needs_modern, sta
 from ptq.backends.onnxruntime.grid import Grid, grid, quant_type
 from ptq.calibration.layers import layers
 from ptq.errors import BadModel, one_line
-from ptq.files import write_bytes
+from ptq.files import scratch, write_bytes
 from ptq.models.onnx_file import load, serialized
 from ptq.quantization import weights
 from ptq.quantization.plan import Plan
@@ -38,9 +37,9 @@ def quantize(prepared: Path, plan: Plan, out: Path, name: Path | None = None) ->
     chosen = {**_wider(prepared, plan), **_softmax(prepared, plan)}
     chosen |= {name: grid(w.integer, w.scale, w.zero_point, w.axis) for name, w in plan.grids.items()}
     single = {tensor: (np.float32(low), np.float32(high)) for tensor, (low, high) in plan.ranges.items()}
-    with tempfile.TemporaryDirectory() as folder, heard() as said:
+    with scratch() as folder, heard() as said:
         # quantize_static writes and removes a file beside the model: in a shared folder, another process's too
-        own, cache, made = (Path(folder) / each for each in ("prepared.onnx", "ranges.json", "made.onnx"))
+        own, cache, made = (folder / each for each in ("prepared.onnx", "ranges.json", "made.onnx"))
         if few := needs_modern(plan):
             proto = modern(load(prepared))
             for turned in stand_up(proto) & {each for each, held in chosen.items() if "axis" in held[0]}:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
+from ptq.backends.apart import apart
 from ptq.backends.installed import installed
 from ptq.backends.int8_proof import require_int8
 from ptq.backends.onnxruntime import OnnxRuntime
 from ptq.backends.openvino import presets
-from ptq.backends.openvino.file import ONNX, opened, pack
+from ptq.backends.openvino.file import ONNX, opened, pack, predictor
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.cases import FP32, NONE, Case
 from ptq.data.signature import Signature
 from ptq.errors import NotInstalled, Unsupported
+from ptq.files import scratch
 from ptq.models.onnx_file import load, serialized
 from ptq.quantization.calibration import Calibration
 from ptq.quantization.dtype import DTYPES
@@ -87,8 +88,8 @@ class OpenVino:
             pack(presets.quantize(case.method, model.onnx, calibration.samples), out)
             notes = {"calibration": "own observers"}
         else:
-            with tempfile.TemporaryDirectory(prefix="ptq-openvino-") as folder:
-                made = Path(folder) / "quantized.onnx"
+            with scratch() as folder:
+                made = folder / "quantized.onnx"
                 notes = dict(OnnxRuntime().quantize(case, model, calibration, made))
                 pack({ONNX: made.read_bytes()}, out)
         require_int8(case, self.census(out))
@@ -96,7 +97,9 @@ class OpenVino:
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
         self._require(artifact)
-        return opened(artifact).predictor(threads)
+        found = opened(artifact)
+        inside = found.predictor(threads)
+        return apart(inside, predictor, artifact, threads) if found.loops else inside
 
     def signature(self, artifact: Path) -> Signature:
         self._require(artifact)

@@ -28,6 +28,7 @@ from ptq.models.session import feed, shapes
 ONNX, IR, WEIGHTS = "model.onnx", "model.xml", "model.bin"
 _FORMS = ([ONNX], [WEIGHTS, IR])
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same content gives the same bytes
+_REPEATS = frozenset({"Loop", "TensorIterator", "If"})  # the last may hold one
 _TYPES = {"f32": "float32", "f64": "float64", "f16": "float16", "boolean": "bool"}
 
 
@@ -83,11 +84,21 @@ class Opened:
 
         return predict
 
+    @property
+    def loops(self) -> bool:
+        """Whether it may run for ever."""
+        return any(node.get_type_name() in _REPEATS for node in self.model.get_ordered_ops())
+
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """(name, operation, element types of its inputs) of every operation, in order."""
         for node in self.model.get_ordered_ops():
             kinds = ", ".join(each.get_element_type().to_string() for each in node.inputs())
             yield one_line(node.get_friendly_name(), 80) or "(no name)", node.get_type_name(), kinds
+
+
+def predictor(artifact: Path, threads: int = 1) -> Predictor:
+    """`Opened.predictor` of a file."""
+    return opened(artifact).predictor(threads)
 
 
 def opened(artifact: Path) -> Opened:

@@ -7,7 +7,6 @@ there, asks for consent to send telemetry and sends it, and names constants afte
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from ptq.backends.openvino.file import IR, WEIGHTS, said
 from ptq.data.batch import Array, as_batch
 from ptq.data.samples import Samples
 from ptq.errors import BadModel
+from ptq.files import scratch
 from ptq.models.onnx_file import load, serialized, signature
 from ptq.models.tensorflow_process import answer, ask
 
@@ -56,8 +56,7 @@ def quantize(method: str, model: Path, samples: Samples) -> dict[str, bytes]:
     The batch dimension stays as it is. Raises `BadModel` with NNCF's own words when it refuses.
     """
     content = serialized(load(model), model)
-    with tempfile.TemporaryDirectory(prefix="ptq-nncf-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         (folder / "float.onnx").write_bytes(content)
         takes = signature(model)
         size, count = takes.batch or 1, 0
@@ -66,7 +65,7 @@ def quantize(method: str, model: Path, samples: Samples) -> dict[str, bytes]:
             for at, tensor in enumerate(takes.inputs):
                 np.save(folder / f"{count:06}-{at}.npy", batch[tensor.name], allow_pickle=False)
             count += 1
-        job = {"source": str(model), "folder": name, "method": method, "count": count}
+        job = {"source": str(model), "folder": str(folder), "method": method, "count": count}
         ask("ptq.backends.openvino.presets", job)
         return {member: (folder / member).read_bytes() for member in (IR, WEIGHTS)}
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from ptq.backends.apart import apart
 from ptq.backends.installed import installed
 from ptq.backends.int8_proof import require_int8
 from ptq.backends.protocol import Census, FloatModel, Predictor
 from ptq.backends.tflite import file
 from ptq.backends.tflite.convert import convert_float, convert_int8
-from ptq.backends.tflite.interpreter import Opened, opened
+from ptq.backends.tflite.interpreter import Opened, opened, predictor
 from ptq.cases import FP32, Case
 from ptq.data.signature import Signature
 from ptq.errors import NotInstalled, Unsupported
@@ -43,7 +44,9 @@ class TfLite:
         yield Case(workload, self.name, "uint8", "minmax")
 
     def unsupported(self, case: Case) -> str | None:
-        return _UINT8 if case.dtype == "uint8" else None
+        if case.is_float or case.dtype == "int8":
+            return None
+        return _UINT8 if case.dtype == "uint8" else f"TFLite: its converter makes int8 alone here, not {case.dtype!r}"
 
     def suffix(self, case: Case) -> str:
         return ".tflite"
@@ -75,7 +78,8 @@ class TfLite:
         }
 
     def load(self, artifact: Path, threads: int = 1) -> Predictor:
-        return self._opened(artifact, threads).predictor()
+        inside = self._opened(artifact, threads).predictor()
+        return apart(inside, predictor, artifact, threads) if file.loops(artifact) else inside
 
     def signature(self, artifact: Path) -> Signature:
         return self._opened(artifact).signature

@@ -6,7 +6,6 @@ It runs in a process of its own, see `ptq.models.tensorflow_process`.
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import numpy as np
 from ptq.data.batch import Array, as_batch
 from ptq.data.samples import Samples
 from ptq.errors import BadModel, NotInstalled, Unsupported, one_line
-from ptq.files import write_bytes
+from ptq.files import scratch, write_bytes
 from ptq.models import from_saved_model
 from ptq.models.keras_file import load_keras
 from ptq.models.tensorflow_process import answer, ask
@@ -41,13 +40,13 @@ def convert_int8(source: Path, out: Path, samples: Samples, per_channel: bool, e
     input of integers stays what it is. Raises `NotInstalled` without tensorflow, `BadModel` when the source is not a
     Keras model of Keras's own layers or a SavedModel that only computes, `Unsupported` when the converter refuses it.
     """
-    with tempfile.TemporaryDirectory(prefix="ptq-tflite-") as folder:
+    with scratch() as folder:
         names: list[str] = []
         for number, batch in enumerate(map(as_batch, samples.batches(_AT_A_TIME))):
             names = list(batch)
             for at, values in enumerate(batch.values()):
-                np.save(Path(folder) / f"{number:06}-{at}.npy", values, allow_pickle=False)
-        job = {"source": str(source.absolute()), "out": str(out.absolute()), "samples": folder, "names": names}
+                np.save(folder / f"{number:06}-{at}.npy", values, allow_pickle=False)
+        job = {"source": str(source.absolute()), "out": str(out.absolute()), "samples": str(folder), "names": names}
         _run({**job, "ends": ends, "per_channel": per_channel})
 
 

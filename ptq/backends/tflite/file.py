@@ -77,6 +77,15 @@ def census(artifact: Path) -> Census:
     return Census(dict(integer), dict(floating), stray, _weight_bytes(artifact), tuple(left))
 
 
+def loops(artifact: Path) -> bool:
+    """Whether it may run for ever; only of a file the interpreter has accepted."""
+    model, schema = _model(artifact)
+    known = schema.BuiltinOperator
+    repeat = {known.WHILE, known.CALL, known.CALL_ONCE, known.STABLEHLO_WHILE}
+    codes = (model.OperatorCodes(at) for at in range(model.OperatorCodesLength()))
+    return any(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) in repeat for code in codes)
+
+
 def _over_the_map(model: Any, graph: Any, inputs: list[int]) -> bool:
     """Whether a reduction of (N, H, W, C) is over H and W alone."""
     if len(inputs) != 2 or graph.Tensors(inputs[0]).ShapeLength() != 4:

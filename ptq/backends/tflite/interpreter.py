@@ -97,6 +97,11 @@ class Opened:
         return {name: given[name] for name in self.inputs}
 
 
+def predictor(artifact: Path, threads: int = 1) -> Predictor:
+    """`Opened.predictor` of a file."""
+    return opened(artifact, threads).predictor()
+
+
 def opened(artifact: Path, threads: int = 1) -> Opened:
     """The file in an interpreter; `BadModel` when it is not TFLite."""
     if not artifact.is_file():

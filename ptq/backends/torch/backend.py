@@ -103,24 +103,24 @@ class TorchBackend(ABC):
             raise Unsupported(f"{case.id}: {reason}")
         proto = load(model.prepared)
         try:
-            graph = graph_module(proto, case.id, absorb_pads=not case.is_float)
+            graph = graph_module(proto, model.name.name, absorb_pads=not case.is_float)
         except BadModel as error:
-            raise Unsupported(str(error)) from error
+            raise Unsupported(f"{case.id}: {error}") from error
         if case.is_float:
             TorchFile("float", {}, proto.SerializeToString(), graph.module.state_dict()).save(out)
             return {}
         said: list[str] = []
         with running(1, self._engine(case)), deprecations(said):
             example = tuple(tensors(_first(calibration, graph.signature), graph.signature))
-            with _own_words(case):
+            with _own_words(case, model):
                 prepared = self.prepare(graph, case.method, case.granularity, example)
             watched = torch_observers.observers(prepared, self.keeps)
             names = torch_observers.tensor_names(graph)
-            with _own_words(case):
+            with _own_words(case, model):
                 qparams, how = torch_observers.choose(prepared, watched, handed, calibration, names, graph.signature)
-            with _own_words(case):
+            with _own_words(case, model):
                 converted = self.convert(prepared, case.granularity, qparams)
-            with _own_words(case):
+            with _own_words(case, model):
                 runnable = self.runnable(converted, graph, example)
             require_int8(case, self.count(runnable))
             shapes = ";".join(",".join(map(str, value.shape)) for value in example)
@@ -247,11 +247,11 @@ def _example(shapes: str, signature: Signature) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _own_words(case: Case) -> Iterator[None]:
+def _own_words(case: Case, model: FloatModel) -> Iterator[None]:
     """What torch cannot do is `Unsupported`, in its own words."""
     try:
         yield
     except PtqError:
         raise
     except Exception as error:
-        raise Unsupported(f"{case.id}: torch cannot quantize this graph ({one_line(error)})") from error
+        raise Unsupported(f"{case.id}: torch cannot quantize {model.name.name} ({one_line(error)})") from error

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
+_TYPES_ALONE = 18
+"""The opset after which operators that were there changed in their types, but for a few."""
+
+_CHANGED = frozenset({"DFT", "GridSample", "GroupNormalization"})
+"""Operators that mean something else since, with the same attributes."""
+
 
 @dataclass(frozen=True, eq=False)
 class TorchGraph:
@@ -80,7 +86,7 @@ def graph_module(model: onnx.ModelProto, name: str, absorb_pads: bool = False) -
         import onnx2torch
 
     try:
-        graph = plain(_decomposed(_without_space_to_depth(model)), name)
+        graph = plain(_decomposed(_at_known_opset(_without_space_to_depth(model))), name)
         inferred = onnx.shape_inference.infer_shapes(graph.model, data_prop=True)
         module = onnx2torch.convert(graph.model, attach_onnx_mapping=True).eval()
     except PtqError:
@@ -135,6 +141,38 @@ def _without_space_to_depth(model: onnx.ModelProto) -> onnx.ModelProto:
         made.node.append(onnx.helper.make_node("Transpose", [steps[1]], [steps[2]], perm=[0, 3, 5, 1, 2, 4]))
         made.node.append(onnx.helper.make_node("Reshape", [steps[2], f"{name}_whole"], [steps[3]], name=node.name))
     return changed
+
+
+def _at_known_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model at opset 17, the last that onnx2torch knows well, where every node can be said there.
+
+    Opsets after 18 gave most operators types alone, which float models do not use; operators that are new are replaced
+    by what ONNX defines them as. A model with any other node stays as it is. onnx's own converter goes from 18 to 17.
+    """
+    import onnx.inliner
+    import onnx.version_converter
+
+    if all(each.domain or each.version <= _TYPES_ALONE - 1 for each in model.opset_import):
+        return model
+
+    def known(node: onnx.NodeProto) -> bool:
+        try:
+            schema = onnx.defs.get_schema(node.op_type, _TYPES_ALONE, node.domain)
+        except onnx.defs.SchemaError:
+            return bool(node.domain)
+        return node.op_type not in _CHANGED and {each.name for each in node.attribute} <= set(schema.attributes)
+
+    chosen = [("", operator) for operator in sorted({node.op_type for node in model.graph.node if not known(node)})]
+    made = onnx.inliner.inline_selected_functions(model, chosen, exclude=False, inline_schema_functions=True)
+    if not all(known(node) for node in made.graph.node):
+        return model
+    for each in made.opset_import:
+        if not each.domain:
+            each.version = _TYPES_ALONE
+    try:
+        return onnx.version_converter.convert_version(made, _TYPES_ALONE - 1)
+    except RuntimeError:  # an operator that is new in 18
+        return made
 
 
 def _decomposed(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
-from ptq.diagnosis.evidence import WEIGHTS, Evidence, Suspect
+from ptq.diagnosis.evidence import WEIGHTS, Evidence, Suspect, Weights
 from ptq.diagnosis.finding import Cause, Finding
 
 SPREAD = 8.0
@@ -43,7 +44,17 @@ def _of_weights(evidence: Evidence, suspect: Suspect) -> Iterable[Finding]:
         rows = np.moveaxis(each.floats, each.axis, 0).reshape(each.floats.shape[each.axis], -1)
         widths = np.abs(rows).max(axis=1)
         widest, median = float(widths.max()), float(np.median(widths))
-        if each.scale.size > 1:
+        reading = _reading(each)
+        if each.scale.size > 1 and len(reading) > 3 and reading.max() > SPREAD * np.median(reading):
+            channel, most = int(reading.argmax()), float(np.median(reading))
+            yield Finding(
+                "reading_weights", suspect.layer.node,
+                f"has weights up to {reading.max():.4g} that read channel {channel} and up to {most:.4g} that read the "
+                f"median one, under one scale an output ({reading.max() / max(most, 1e-30):.0f}x)",
+                "equalize it with the layer before (cle_mse_gptq), or keep it in float (exclude)",
+                suspect.place, suspect.sqnr_db, strength=0.65, numbers={"channel": channel, "median": most},
+            )  # fmt: skip
+        elif each.scale.size > 1:
             yield Finding(
                 "weights", suspect.layer.node,
                 "loses by its weights although every channel has its own scale: a few are far larger than the others",
@@ -58,6 +69,13 @@ def _of_weights(evidence: Evidence, suspect: Suspect) -> Iterable[Finding]:
                 "give every channel its own scale (granularity=channel)",
                 suspect.place, suspect.sqnr_db, strength=0.85, numbers={"widest": widest, "median": median},
             )  # fmt: skip
+
+
+def _reading(weights: Weights) -> npt.NDArray[np.float32]:
+    """By input channel, the largest weight that reads it; none of a convolution of one channel each."""
+    floats, axis = weights.floats, 1 if weights.axis == 0 else 0
+    widths: npt.NDArray[np.float32] = np.abs(np.moveaxis(floats, axis, 0).reshape(floats.shape[axis], -1)).max(axis=1)
+    return widths
 
 
 CAUSE = Cause("channels", find)

@@ -1,0 +1,1 @@
+"""A search for the fastest or the smallest quantized model that meets a bar."""

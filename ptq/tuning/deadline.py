@@ -1,0 +1,41 @@
+"""Deadline: so many seconds, held in the middle of whatever is done when they end."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Deadline:
+    """`seconds` from now on."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds to its end, 0 after it."""
+        return max(0.0, self._end - time.monotonic())
+
+    @contextmanager
+    def held(self, kept: float = 0.0) -> Iterator[None]:
+        """Raises KeyboardInterrupt in what runs inside, `kept` seconds before the end.
+
+        A call into a library that is under way (a batch, a product of matrices) is ended first. Of the main thread
+        alone: in another one nothing is raised, and the deadline is seen when the block has ended.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        timer = threading.Timer(max(0.0, self.left - kept), _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
