@@ -191,8 +191,8 @@ def made(
         if not hasattr(recipe, name):
             continue
         out = folder / f"{path.stem}_{name}{getattr(recipe, 'SUFFIX', '.onnx')}"
-        for old in (out, out.with_suffix(".json")):
-            old.unlink(missing_ok=True)
+        for old in filter(Path.is_file, folder.glob(f"{out.stem}.*")):  # weights beside the file are some tools' too
+            old.unlink()
         words = (Path(__file__).resolve(), "make", path, name, model, inputs, out, limit)
         with tempfile.TemporaryDirectory() as store:
             # without this checkout's folder, whose names would hide those of the tools
