@@ -3,7 +3,8 @@
     python tests/benchmarks/limits.py cifar10 u8s8 mse_gptaq --ptq-data DATA
 
 Prints what the case gives in exact arithmetic, what the same activations give with float weights, and what its weights
-give with float activations: the case cannot be much better than the second.
+give with float activations: the case cannot be much better than the second. Both are of the model as the
+method's transforms have it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ptq.engine.pipeline import Pipeline
 from ptq.engine.store import Store
 from ptq.models.onnx_file import load
 from ptq.models.session import session
+from ptq.quantization.calibration import Calibration
 from ptq.quantization.correct import pool_globally
 from ptq.quantization.dtype import DTYPES
 from ptq.quantization.edges import with_edges
@@ -38,7 +40,9 @@ def main() -> None:
     declared = importlib.import_module(f"ptq.workloads.{given.workload}").WORKLOAD(given.ptq_data)
     pipeline = Pipeline(declared, Store())
     case, dtype = Case(given.workload, "onnxruntime", given.dtype, given.method, "channel"), DTYPES[given.dtype]
-    prepared, calibration = pipeline.model.prepared, pipeline.calibration
+    passes = pipeline.passes_of(case)  # over the model as the method's transforms have it
+    prepared, methods = passes.prepared.path, pipeline.registry.methods
+    calibration = Calibration(passes.checked, lambda: passes.statistics, methods, lambda: passes.moments)
     plan = Plan(dtype, calibration.ranges(case.method, dtype.quantizer), per_channel=True)
     plan = with_edges(prepared, plan, case.method, calibration)
     corrects = calibration.method(case.method).corrects
