@@ -18,7 +18,7 @@ from ptq.engine.pipeline import Pipeline
 from ptq.engine.registry import Registry
 from ptq.engine.store import Store
 from ptq.engine.workload import Workload
-from ptq.errors import BadData, PtqError
+from ptq.errors import BadData, PtqError, Unsupported
 from ptq.metrics.metric import Metric, Predictions, Score, first
 from ptq.models.session import session
 
@@ -228,6 +228,21 @@ def test_what_stands_in_the_way_of_a_stateful_model_is_one_line_with_the_remedy(
         Pipeline(workload, Store(tmp_path / "store"), Registry()).measured(case, 0.95)
     with pytest.raises(BadData, match=r"batch_axis=3, but should be a dimension of shape"):
         InputContract(STATE, batch_axis=3)
+
+
+def test_an_export_that_holds_to_one_length_is_unsupported_in_torchs_words(tmp_path: Path) -> None:
+    pytest.importorskip("onnx2torch")
+    pytest.importorskip("torchao")
+    nodes = [node("MatMul", ["x", "mw"], ["h"], name="h"), node("Add", ["h", "mb"], ["hb"], name="bias")]
+    nodes += [node("ReduceSum", ["hb", "one"], ["sum"], name="sum", keepdims=0)]
+    nodes += [node("Gemm", ["sum", "gw", "gb"], ["y"], name="gemm")]
+    weights = [held("mw", 6, 8), held("mb", 8), held("gw", 8, 5), held("gb", 5), ints("one", 1)]
+    path = model_of(tmp_path / "m.onnx", nodes, ["n", "length", 6], ["n", 5], weights)
+    rows = [GENERATOR.normal(size=(3 + at % 4, 6)).astype(np.float32) for at in range(12)]
+    asked = pipeline(path, ArraySamples(rows))
+    with pytest.raises(Unsupported, match=r"torch cannot quantize m\.onnx \(.*shape\[1\]") as said:
+        asked.artifact(Case("mine", "torch_pt2e", "u8s8", "minmax"))
+    assert "\n" not in str(said.value)
 
 
 def test_what_torch_cannot_take_is_one_line(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ptq.backends.torch.from_onnx import TorchGraph, graph_module
 from ptq.backends.torch.plain import Node, plain, require_plain
 from ptq.backends.torch.runtime import deprecations, missing, predictor, running, tensors
 from ptq.cases import FP32, Case
-from ptq.data.batch import Batch
+from ptq.data.batch import Batch, as_batch
 from ptq.data.samples import first_batch
 from ptq.data.signature import Signature
 from ptq.errors import BadModel, NotInstalled, PtqError, Unsupported, one_line
@@ -122,6 +122,8 @@ class TorchBackend(ABC):
                 converted = self.convert(prepared, case.granularity, qparams)
             with _own_words(case, model):
                 runnable = self.runnable(converted, graph, example)
+                for other in _of_other_shapes(calibration, graph.signature, example):
+                    runnable.module(*(values[: runnable.size] for values in other))
             require_int8(case, self.count(runnable))
             shapes = ";".join(",".join(map(str, value.shape)) for value in example)
             settings = {"granularity": case.granularity, "shapes": shapes}
@@ -228,6 +230,16 @@ def _first(calibration: Calibration, signature: Signature) -> Batch:
     """Two calibration samples, or as many as the model takes: export takes a dimension of 1 for a constant."""
     size = signature.batch or 2
     return filled(first_batch(calibration.samples, size), size)
+
+
+def _of_other_shapes(calibration: Calibration, signature: Signature, example: tuple[Any, ...]) -> Iterator[list[Any]]:
+    """Samples of another shape than the example's, where shapes vary: an export may hold to those it has seen."""
+    if any(None in tensor.shape[1:] for tensor in signature.inputs):
+        for given in calibration.samples.batches(signature.batch or 1):
+            found = tensors(as_batch(given), signature)
+            if any(have.shape[1:] != seen.shape[1:] for have, seen in zip(found, example, strict=True)):
+                yield found
+                return
 
 
 def _example(shapes: str, signature: Signature) -> tuple[Any, ...]:
