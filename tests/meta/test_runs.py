@@ -119,7 +119,10 @@ class Repository:
         leave files of their own in the latter.
         """
         found = {path.name for path in self.folder.iterdir()} - {*self._own, "__pycache__", ".benchmarks"}
-        return sorted(found) + sorted(str(path) for path in self.temporary.rglob("*") if path.name != SCRATCH)
+        temporary = (path.relative_to(self.temporary).as_posix() for path in self.temporary.rglob("*"))
+        return sorted(found) + sorted(
+            name for name in temporary if name != SCRATCH and not name.startswith("pytest-of-")
+        )
 
 
 def left(folder: Path) -> dict[str, str]:
@@ -169,7 +172,7 @@ def survive(kills: int, repository: Repository, folder: Path, *arguments: str) -
         killed += kill(running, float(random.uniform(0.15, 1.0) * took[command]))
         if each % 4 == 3 or each == kills - 1:
             repository.run(into, *arguments)
-            assert not different(clean, left(into)), f"after kill {each}"
+            assert different(clean, left(into)) == [], f"after kill {each}"
             assert repository.strays() == usual
     return killed
 
