@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ptq.files import cache_folder, file_digest, write_bytes
+from ptq.files import cache_folder, file_digest
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _FRAMEWORKS = frozenset({
@@ -195,8 +195,10 @@ def _source(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[Import, ...]
         pass
     digest, found = _parsed(text)
     with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
         kept.unlink(missing_ok=True)  # what lies there may be a link or a pipe, which writing would go through
-        write_bytes(kept, json.dumps([digest, found, _seal(digest, found)]).encode())
+        # half of it is no memory, so no temporary name is needed, which a killed process would leave
+        kept.write_bytes(json.dumps([digest, found, _seal(digest, found)]).encode())
     return digest, found
 
 
