@@ -62,10 +62,12 @@ def fitted(value: Array | Batch, signature: Signature, where: str) -> dict[str, 
                 f"{', '.join(names)}"
             )
         batch = {names[0]: batch[UNNAMED]}
-    if missing := [name for name in names if name not in batch]:
+    if missing := [tensor for tensor in signature.inputs if tensor.name not in batch]:
         raise BadData(
-            f"{where}: no input {missing[0]!r} among {', '.join(map(repr, batch))}, but the model takes "
-            f"{', '.join(map(str, signature.inputs))}"
+            f"{where}: no input {missing[0].name!r} among {', '.join(map(repr, batch))}, but the model takes "
+            f"{', '.join(map(str, signature.inputs))}: give it; what is one number for all samples is said by a "
+            f"contract: ptq.InputContract({missing[0].shape}, dtype={missing[0].dtype!r}, constant=...) in the "
+            "conftest.py that `ptq init` writes"
         )
     if unknown := [name for name in batch if name not in names]:
         raise BadData(f"{where}: unknown input {unknown[0]!r}, but the model takes {', '.join(map(repr, names))}")
@@ -94,7 +96,7 @@ def _cast(array: Array, tensor: Tensor, where: str) -> Array:
             cause = (
                 f"; one number for all samples is said by a contract: ptq.InputContract((), dtype={tensor.dtype!r}, "
             )
-            cause += "constant=...), and left out of the samples"
+            cause += "constant=...) in the conftest.py that `ptq init` writes, and left out of the samples"
         elif array.ndim == len(tensor.shape) - 1:
             cause = "; likely cause: one sample without a batch dimension"
         elif array.ndim == 4 and sorted(array.shape[1:]) == sorted(size or 0 for size in tensor.shape[1:]):
