@@ -156,7 +156,7 @@ def load_module(file: str) -> ModuleType:
     module = importlib.util.module_from_spec(found)
     sys.modules[found.name] = module  # dataclasses and what compares code look themselves up
     loader = found.loader
-    _called(lambda: loader.exec_module(module), path, file)
+    called(lambda: loader.exec_module(module), path, file)
     return module
 
 
@@ -256,16 +256,16 @@ def _present(path: Path) -> Path:
 
 
 def _asked(function: Callable[[], Any], path: Path, spec: str) -> Any:
-    made = _called(function, path, spec)
+    made = called(function, path, spec)
     return _guarded(made, path, spec) if isinstance(made, Iterator) else made
 
 
 def _guarded(items: Iterator[Any], path: Path, spec: str) -> Iterator[Any]:
-    while (item := _called(lambda: next(items, None), path, spec)) is not None:
+    while (item := called(lambda: next(items, None), path, spec)) is not None:
         yield item
 
 
-def _called(function: Callable[[], Any], path: Path, spec: str) -> Any:
+def called(function: Callable[[], Any], path: Path, spec: str) -> Any:
     """What the user's function returns; what it raises is one line that says where."""
     try:
         return function()
