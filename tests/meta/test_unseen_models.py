@@ -1,4 +1,4 @@
-"""Models nobody here has seen, as their owners bring them: a detector of raw grids, a recognizer that answers by time."""
+"""Models nobody here has seen, as owners bring them: a detector of raw grids, a recognizer that answers by time."""
 
 from __future__ import annotations
 
