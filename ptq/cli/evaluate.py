@@ -10,8 +10,7 @@ import click
 
 from ptq.api import Evaluation, evaluate
 from ptq.api.text import columns
-from ptq.cli.options import FILE, MODEL, inputs, store, with_registry
-from ptq.data.inputs import called, is_object
+from ptq.cli.options import FILE, MODEL, inputs, judging, store, with_registry
 from ptq.data.pictures import ImageOptions
 from ptq.engine.registry import Registry
 
@@ -40,8 +39,7 @@ def COMMAND(
         evaluate, model, inputs, targets, baseline=baseline, metric=metric, backend=backend, images=images,
         store=store(), registry=registry,
     )  # fmt: skip
-    own = metric is not None and is_object(metric)
-    found = called(run, Path(str(metric).rpartition(":")[0]), f"metric {metric}") if own else run()
+    found: Evaluation = judging(metric, run)
     if found.score.per_class:
         click.echo(_classes(found))
     click.echo(str(found))

@@ -98,7 +98,7 @@ def _cast(array: Array, tensor: Tensor, where: str) -> Array:
             )
             cause += "constant=...) in the conftest.py that `ptq init` writes, and left out of the samples"
         elif array.ndim == len(tensor.shape) - 1:
-            cause = "; likely cause: one sample without a batch dimension"
+            cause = "; likely cause: one sample without a batch dimension, which ptq.read_inputs adds by its signature="
         elif array.ndim == 4 and sorted(array.shape[1:]) == sorted(size or 0 for size in tensor.shape[1:]):
             cause = "; likely cause: NHWC and NCHW swapped"
         raise BadData(f"{where}: shape {array.shape}, but the model takes {tensor}{cause}")

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from test_ordinary_models import Letters, pipeline, reader, speech
 
+from ptq.backends.batching import in_batches
 from ptq.checks.letterbox import check_letterbox
 from ptq.checks.preprocessing import checks, subject
 from ptq.cli import main
@@ -241,9 +242,19 @@ def test_what_a_recognizer_should_read_is_text_from_files_too(tmp_path: Path) ->
     ]
     with pytest.raises(BadData, match="should be an array of numbers"):
         samples_of(np.array(["a", "b"]))
+    for at, image in enumerate(words(4)):
+        np.savez(tmp_path / f"{at}.npz", x=image)
+    with pytest.raises(BadData, match=r"one sample without a batch dimension, .*signature="):
+        pipeline(tmp_path / "m.onnx", read_inputs(tmp_path), Letters()).measured(reference_case("mine"), 0.95)
     asked = pipeline(tmp_path / "m.onnx", ArraySamples(words(4), list("abcd")), Top1())
     with pytest.raises(BadData, match=r"should be \(4, classes\) for top1: another truth .*metric="):
         asked.measured(reference_case("mine"), 0.95)
+
+
+def test_a_batch_of_one_that_is_full_is_not_cut() -> None:
+    """Nor where the answer has its time first."""
+    predict = in_batches(lambda batch: {"y": np.zeros((7, 1, 20))}, 1)
+    assert predict({"x": np.zeros((1, 3))})["y"].shape == (7, 1, 20)
 
 
 @pytest.mark.parametrize(
