@@ -63,11 +63,14 @@ def fitted(value: Array | Batch, signature: Signature, where: str) -> dict[str, 
             )
         batch = {names[0]: batch[UNNAMED]}
     if missing := [tensor for tensor in signature.inputs if tensor.name not in batch]:
+        lacks = missing[0]
+        rest = (
+            f": give it; what is one number for all samples is said by a contract: ptq.InputContract({lacks.shape}, "
+            f"dtype={lacks.dtype!r}, constant=...) in the conftest.py that `ptq init` writes"
+        )
         raise BadData(
-            f"{where}: no input {missing[0].name!r} among {', '.join(map(repr, batch))}, but the model takes "
-            f"{', '.join(map(str, signature.inputs))}: give it; what is one number for all samples is said by a "
-            f"contract: ptq.InputContract({missing[0].shape}, dtype={missing[0].dtype!r}, constant=...) in the "
-            "conftest.py that `ptq init` writes"
+            f"{where}: no input {lacks.name!r} among {', '.join(map(repr, batch))}, but the model takes "
+            f"{', '.join(map(str, signature.inputs))}{'' if set(batch) - set(names) else rest}"
         )
     if unknown := [name for name in batch if name not in names]:
         raise BadData(f"{where}: unknown input {unknown[0]!r}, but the model takes {', '.join(map(repr, names))}")

@@ -291,6 +291,8 @@ def test_ptq_init_asks_for_the_constants_of_a_stateful_model(
         main(["quantize", "m.onnx", "--calibration", "x.npz", "-o", "q.onnx"])
     assert stop.value.code == 2
     assert "(1, None, 16), dtype='float32', constant=...) in the conftest.py that `ptq init`" in capsys.readouterr().err
+    with pytest.raises(BadData, match=r"'sr' is a single number, .*InputContract\(\.\.\., constant=\)"):
+        samples_of({"frame": frames, "sr": np.array(16000)}, signature(tmp_path / "m.onnx"))
     with pytest.raises(SystemExit) as stop:
         main(["init", "m.onnx", "--data", "x.npz"])
     assert not stop.value.code
