@@ -92,7 +92,7 @@ class ArraySamples:
         for name, values in {**columns, "targets": self.targets}.items():
             if getattr(values, "ndim", 1) == 0:
                 raise BadData(
-                    f"{self.name}: {name!r} is a single number, but should be an array of shape (N, ...), or be left out "
+                    f"{self.name}: {name!r} is a single number, but should be an array (N, ...), or left out "
                     "and said by a contract: ptq.InputContract(..., constant=)"
                 )
         lengths = {name: len(values) for name, values in columns.items()}
