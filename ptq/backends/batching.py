@@ -16,7 +16,8 @@ def in_batches(run: Predictor, size: int) -> Predictor:
         for start in range(0, size_of(batch), size):
             part = {name: values[start : start + size] for name, values in batch.items()}
             count = size_of(part)
-            parts.append({name: values[:count] for name, values in run(filled(part, size)).items()})
+            said = dict(run(filled(part, size)))
+            parts.append(said if count == size else {name: values[:count] for name, values in said.items()})
         return joined(parts)
 
     return predict

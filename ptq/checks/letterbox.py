@@ -14,7 +14,7 @@ _IMAGES = 32
 
 
 def check_letterbox(samples: Samples) -> None:
-    """Raise `ContractBroken` unless the padding lies where the image's size says, and holds 114/255.
+    """Raise `ContractBroken` unless the padding lies where the image's size says, and holds the grey 114 of 255.
 
     An image stretched over its padding has lost its aspect; one that leaves more padding than it should has another
     scale or place. Looks at the first 32 images; they must not all be square, which would show nothing.
@@ -34,15 +34,15 @@ def _check(samples: CocoImages, index: int, image: Float32) -> bool:
     outside = np.ones((box.size, box.size), dtype=np.bool_)
     outside[top : top + height, left : left + width] = False
     where = f"{samples.paths[index].name}: {box.width}x{box.height} pixels"
-    pad = np.float32(PAD) / np.float32(255)
+    pad = samples.recipe.network_input(np.full((1, 1, 3), PAD, np.uint8)).flat[0]
     padding = image[:, outside]
     if padding.size and not (padding == padding.flat[0]).all():
         raise ContractBroken(
             f"{where} should leave all but {width}x{height} at ({left}, {top}) to padding, but there are pixels of the "
-            "image; likely cause: stretched, so that its aspect is lost, or not centred"
+            f"image; likely cause: stretched, so that its aspect is lost, or not {samples.recipe.place}"
         )
     if padding.size and padding.flat[0] != pad:
-        raise ContractBroken(f"{where}: padding is {padding.flat[0]:.4g}, but should be {PAD}/255 = {pad:.4g}")
+        raise ContractBroken(f"{where}: padding is {padding.flat[0]:.4g}, but should be {PAD} of 255, {pad:.4g}")
     inside = image[:, top : top + height, left : left + width]
     for name, line in (("row", inside[:, [0, -1], :]), ("column", inside[:, :, [0, -1]].swapaxes(1, 2))):
         if (line == pad).all(axis=(0, 2)).all():

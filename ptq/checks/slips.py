@@ -57,7 +57,7 @@ def _planes(batch: Float32, contract: InputContract) -> Float32 | None:
 
 
 READINGS = (
-    Reading("BGR where RGB should be (swapped channels)", _channels, images=True),
+    Reading("BGR where RGB should be, or RGB where BGR should be (swapped channels)", _channels, images=True),
     Reading("divided by 255", _divided),
     Reading("not divided by 255", lambda batch, _: batch / np.float32(255)),
     Reading("scaled to -1..1", lambda batch, _: (batch + 1) * np.float32(127.5)),

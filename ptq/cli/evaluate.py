@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from ptq.api import Evaluation, evaluate
 from ptq.api.text import columns
-from ptq.cli.options import FILE, MODEL, inputs, store, with_registry
+from ptq.cli.options import FILE, MODEL, inputs, judging, store, with_registry
 from ptq.data.pictures import ImageOptions
 from ptq.engine.registry import Registry
 
@@ -34,10 +35,11 @@ def COMMAND(
 
     Any model or artifact a backend runs: .onnx, .ovz, .tflite, .pt, .pt2e; also .h5, .keras and SavedModel folders.
     """
-    found = evaluate(
-        model, inputs, targets, baseline=baseline, metric=metric, backend=backend, images=images, store=store(),
-        registry=registry,
+    run = partial(
+        evaluate, model, inputs, targets, baseline=baseline, metric=metric, backend=backend, images=images,
+        store=store(), registry=registry,
     )  # fmt: skip
+    found: Evaluation = judging(metric, run)
     if found.score.per_class:
         click.echo(_classes(found))
     click.echo(str(found))

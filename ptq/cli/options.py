@@ -11,6 +11,7 @@ import click
 
 from ptq.api.text import printable
 from ptq.data.cifar10 import read
+from ptq.data.inputs import called, is_object
 from ptq.data.pictures import LAYOUTS, ORDERS, RANGES, ImageOptions
 from ptq.data.sampling import PER_CLASS, SEED, calibration_samples
 from ptq.engine.registry import Registry
@@ -33,6 +34,12 @@ def notify(line: str) -> None:
 def store() -> Store:
     """The store, with a line on stderr for what takes long."""
     return Store(notify=notify)
+
+
+def judging(metric: str | None, run: Callable[[], Any]) -> Any:
+    """What `run` gives; what the code of a metric ``file.py:name`` raises in it is one line."""
+    own = metric is not None and is_object(metric)
+    return called(run, Path(str(metric).rpartition(":")[0]), f"metric {metric}") if own else run()
 
 
 def inputs(*names: str, required: bool = True, text: str = "") -> Callable[[Any], Any]:

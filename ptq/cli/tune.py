@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from ptq.api import tune
 from ptq.api.text import printable
 from ptq.api.tuned import tune_workload
-from ptq.cli.options import FILE, MODEL, OUT, inputs, notify, store, with_registry
+from ptq.cli.options import FILE, MODEL, OUT, inputs, judging, notify, store, with_registry
 from ptq.data.inputs import read_inputs
 from ptq.data.pictures import ImageOptions
 from ptq.engine.registry import Registry, declared
@@ -66,10 +67,11 @@ def COMMAND(
             raise PtqError(f"{what}: a model needs --calibration and --data; workloads are {', '.join(workloads)}")
         model = MODEL.convert(what, None, None)
         judged = data if images is None else read_inputs(Path(data), images, None, "test")
-        found = tune(
-            model, inputs, judged, targets, max_drop=max_drop, floor=floor, out=output, metric=metric,
+        run = partial(
+            tune, model, inputs, judged, targets, max_drop=max_drop, floor=floor, out=output, metric=metric,
             minimise=minimise, batch=batch, seconds=seconds, images=images, store=store(), registry=registry,
         )  # fmt: skip
+        found = judging(metric, run)
     for line in str(found).splitlines():
         click.echo(printable(line))
     if json_path is not None:

@@ -62,10 +62,15 @@ def fitted(value: Array | Batch, signature: Signature, where: str) -> dict[str, 
                 f"{', '.join(names)}"
             )
         batch = {names[0]: batch[UNNAMED]}
-    if missing := [name for name in names if name not in batch]:
+    if missing := [tensor for tensor in signature.inputs if tensor.name not in batch]:
+        lacks = missing[0]
+        rest = (
+            f": give it; what is one number for all samples is said by a contract: ptq.InputContract({lacks.shape}, "
+            f"dtype={lacks.dtype!r}, constant=...) in the conftest.py that `ptq init` writes"
+        )
         raise BadData(
-            f"{where}: no input {missing[0]!r} among {', '.join(map(repr, batch))}, but the model takes "
-            f"{', '.join(map(str, signature.inputs))}"
+            f"{where}: no input {lacks.name!r} among {', '.join(map(repr, batch))}, but the model takes "
+            f"{', '.join(map(str, signature.inputs))}{'' if set(batch) - set(names) else rest}"
         )
     if unknown := [name for name in batch if name not in names]:
         raise BadData(f"{where}: unknown input {unknown[0]!r}, but the model takes {', '.join(map(repr, names))}")
@@ -94,9 +99,9 @@ def _cast(array: Array, tensor: Tensor, where: str) -> Array:
             cause = (
                 f"; one number for all samples is said by a contract: ptq.InputContract((), dtype={tensor.dtype!r}, "
             )
-            cause += "constant=...), and left out of the samples"
+            cause += "constant=...) in the conftest.py that `ptq init` writes, and left out of the samples"
         elif array.ndim == len(tensor.shape) - 1:
-            cause = "; likely cause: one sample without a batch dimension"
+            cause = "; likely cause: one sample without a batch dimension, which ptq.read_inputs adds by its signature="
         elif array.ndim == 4 and sorted(array.shape[1:]) == sorted(size or 0 for size in tensor.shape[1:]):
             cause = "; likely cause: NHWC and NCHW swapped"
         raise BadData(f"{where}: shape {array.shape}, but the model takes {tensor}{cause}")

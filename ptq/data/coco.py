@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ptq.data.content import read_json
 from ptq.data.image_files import ImageFiles, list_images
 from ptq.data.image_header import MOST_PIXELS
-from ptq.data.letterbox import Letterbox, network_input, read_image
+from ptq.data.letterbox import TRAINED, Letterbox, Recipe, read_image
 from ptq.data.samples import Float32
 from ptq.data.shape import check_fields
 from ptq.errors import BadData, NoData, one_line
@@ -71,7 +71,7 @@ class CocoImages(ImageFiles):
 
     def letterbox(self, index: int) -> Letterbox:
         """Where image number `index` lies in the network's input."""
-        return Letterbox(self.truths[index].width, self.truths[index].height, self.size)
+        return Letterbox(self.truths[index].width, self.truths[index].height, self.size, self.recipe.centred)
 
     def read(self, index: int) -> Float32:
         image = read_image(self.paths[index])
@@ -81,11 +81,11 @@ class CocoImages(ImageFiles):
                 f"{self.paths[index]}: {image.shape[1]}x{image.shape[0]} pixels, but annotated as "
                 f"{want.width}x{want.height}: another image, or turned by its EXIF orientation"
             )
-        return network_input(want.apply(image))
+        return self.recipe.network_input(want.apply(image))
 
 
-def read_coco(images: Path, annotations: Path, size: int = 640) -> CocoImages:
-    """Every image of a folder with its boxes from an ``instances_*.json``.
+def read_coco(images: Path, annotations: Path, size: int = 640, recipe: Recipe = TRAINED) -> CocoImages:
+    """Every image of a folder with its boxes from an ``instances_*.json``, as inputs of `size` made by `recipe`.
 
     Class indices count the categories in the order of their ids, as detectors trained on COCO do (80 classes whose
     ids leave gaps up to 90). Raises `NoData` when folder or file are absent, `BadData` when the JSON is not COCO's,
@@ -106,7 +106,7 @@ def read_coco(images: Path, annotations: Path, size: int = 640) -> CocoImages:
     for path, truth in zip(paths, truths, strict=True):
         if truth is None:
             raise BadData(f"{path}: not in {annotations}, but every image of the folder should be")
-    return CocoImages(paths, size, class_names=names, truths=tuple(each for each in truths if each))
+    return CocoImages(paths, size, class_names=names, recipe=recipe, truths=tuple(each for each in truths if each))
 
 
 def _parse(content: Any, wanted: list[str]) -> tuple[tuple[str, ...], list[Truth | None]]:

@@ -116,7 +116,7 @@ class InputContract:
         if reverse < straight:
             raise ContractBroken(
                 f"channel means {_list(mean)} are nearer to {_list(want)} when reversed; "
-                "likely cause: BGR where RGB should be (swapped channels)"
+                "likely cause: BGR where RGB should be, or RGB where BGR should be (swapped channels)"
             )
 
     @property

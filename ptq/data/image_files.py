@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ptq.data.content import read_bytes, size_of_file
-from ptq.data.letterbox import RECIPE, Letterbox, network_input, read_image
+from ptq.data.letterbox import TRAINED, Letterbox, Recipe, read_image
 from ptq.data.samples import Float32
 from ptq.errors import BadData, NoData, one_line
 from ptq.files import file_digest, write_text
@@ -32,15 +32,17 @@ class ImageFiles:
     size: side of the square network input in pixels.
     seed: what the files were drawn with, None when they were given.
     class_names: names by index; empty when unknown.
+    recipe: order and range of the pixels, and where an image lies in the square.
 
-    `batches` gives float32 (n, 3, size, size), RGB in [0, 1]. `hashes` and `digest` are over the files' bytes, so
-    that they cost no decoding. Raises `BadData` when there is no file, or for a file that is no image.
+    `batches` gives float32 (n, 3, size, size), by default RGB in [0, 1]. `hashes` and `digest` are over the files'
+    bytes, so that they cost no decoding. Raises `BadData` when there is no file, or for a file that is no image.
     """
 
     paths: tuple[Path, ...]
     size: int = 640
     seed: int | None = None
     class_names: tuple[str, ...] = ()
+    recipe: Recipe = TRAINED
 
     def __post_init__(self) -> None:
         if not self.paths:
@@ -66,14 +68,15 @@ class ImageFiles:
     def read(self, index: int) -> Float32:
         """Input number `index`: float32 (3, size, size)."""
         image = read_image(self.paths[index])
-        return network_input(Letterbox(image.shape[1], image.shape[0], self.size).apply(image))
+        box = Letterbox(image.shape[1], image.shape[0], self.size, self.recipe.centred)
+        return self.recipe.network_input(box.apply(image))
 
     def hashes(self) -> tuple[str, ...]:
         return self._hashes
 
     @cached_property
     def digest(self) -> str:
-        whole = hashlib.sha256(f"{RECIPE}; {self.size}".encode())
+        whole = hashlib.sha256(f"{self.recipe}; {self.size}".encode())
         for each in self._hashes:
             whole.update(bytes.fromhex(each))
         return whole.hexdigest()

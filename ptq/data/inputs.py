@@ -23,7 +23,7 @@ from ptq.data.pictures import ImageOptions, class_folders, pictures
 from ptq.data.samples import ArraySamples, Samples, first_batch
 from ptq.data.sampling import PER_CLASS, SEED, calibration_samples, evaluation_samples
 from ptq.data.signature import Signature
-from ptq.data.stream import Again, StreamSamples, array_of, is_sample, parted
+from ptq.data.stream import Again, StreamSamples, array_of, is_sample, parted, truth_of
 from ptq.errors import BadData, NoData, PtqError, one_line
 
 KINDS = "an .npy or .npz file, a folder of .npz files or of images, or file.py:function"
@@ -74,7 +74,7 @@ def samples_of(value: Any, signature: Signature | None = None, name: str = "inpu
     if isinstance(value, Mapping):
         inputs, truth = parted(value, signature)
         columns = {key: _column(values, f"{name}: {key!r}") for key, values in inputs.items()}
-        found: Samples = ArraySamples(columns, None if truth is None else array_of(truth, name), name=name)
+        found: Samples = ArraySamples(columns, None if truth is None else truth_of(truth, name), name=name)
     elif hasattr(value, "__array__"):
         array = array_of(value, name)
         if array.ndim == 0:
@@ -134,7 +134,7 @@ def with_targets(samples: Samples, targets: Any) -> Samples:
     if targets is None:
         return samples
     read = read_array(_present(Path(targets))) if isinstance(targets, str | Path) else targets
-    truth = np.atleast_1d(array_of(read, f"{targets}" if isinstance(targets, str | Path) else "targets"))
+    truth = np.atleast_1d(truth_of(read, f"{targets}" if isinstance(targets, str | Path) else "targets"))
     return Targeted(samples, np.ascontiguousarray(truth))
 
 
@@ -156,7 +156,7 @@ def load_module(file: str) -> ModuleType:
     module = importlib.util.module_from_spec(found)
     sys.modules[found.name] = module  # dataclasses and what compares code look themselves up
     loader = found.loader
-    _called(lambda: loader.exec_module(module), path, file)
+    called(lambda: loader.exec_module(module), path, file)
     return module
 
 
@@ -242,7 +242,7 @@ def _listed(value: Iterable[Any], signature: Signature | None, name: str) -> Sam
                 raise BadData(f"{name}: targets with {len(truth)} of {len(rows)} samples, but all or none should have")
             columns = {key: _column([row[key] for row in rows], f"{name}: {key!r}") for key in rows[0]}
             only = columns[UNNAMED] if names == {UNNAMED} else columns
-            return ArraySamples(only, array_of(truth, f"{name}: targets") if truth else None, name=name)
+            return ArraySamples(only, truth_of(truth, f"{name}: targets") if truth else None, name=name)
     return StreamSamples(value, name, signature)
 
 
@@ -256,16 +256,16 @@ def _present(path: Path) -> Path:
 
 
 def _asked(function: Callable[[], Any], path: Path, spec: str) -> Any:
-    made = _called(function, path, spec)
+    made = called(function, path, spec)
     return _guarded(made, path, spec) if isinstance(made, Iterator) else made
 
 
 def _guarded(items: Iterator[Any], path: Path, spec: str) -> Iterator[Any]:
-    while (item := _called(lambda: next(items, None), path, spec)) is not None:
+    while (item := called(lambda: next(items, None), path, spec)) is not None:
         yield item
 
 
-def _called(function: Callable[[], Any], path: Path, spec: str) -> Any:
+def called(function: Callable[[], Any], path: Path, spec: str) -> Any:
     """What the user's function returns; what it raises is one line that says where."""
     try:
         return function()

@@ -1,7 +1,7 @@
 """Letterbox: an image scaled into a square with its aspect kept, the rest padded; boxes go there and back.
 
 The recipe is the one Ultralytics trains and validates YOLO with (``LetterBox``, scale up allowed, centred), equal
-to the pixel:
+to the pixel; a `Recipe` says where another detector differs:
 
 1. decode to BGR, uint8 (grey and CMYK are converted, an EXIF orientation is applied), by OpenCV;
 2. ``r = min(size / height, size / width)``; the new sides are ``max(round(side * r), 1)``;
@@ -27,14 +27,13 @@ Image = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.float64]
 
 PAD = 114
-RECIPE = f"cv2 BGR; letterbox INTER_LINEAR pad {PAD} centred; RGB CHW float32 / 255"
 LARGEST_FILE = 512 << 20
 """Bytes of an image file."""
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Where an image of `width` x `height` pixels lies in a square of `size` pixels.
+    """Where an image of `width` x `height` pixels lies in a square of `size` pixels: `centred`, or at the top left.
 
     Each axis has a scale of its own, the rounded side over the side: one common ratio is wrong by up to half a
     pixel of the square, hence by more than a pixel of a large image, and wildly so where a thin side is kept at 1.
@@ -43,6 +42,7 @@ class Letterbox:
     width: int
     height: int
     size: int = 640
+    centred: bool = True
 
     @property
     def inner(self) -> tuple[int, int]:
@@ -53,7 +53,7 @@ class Letterbox:
     @property
     def offset(self) -> tuple[int, int]:
         """(left, top): columns and rows of padding before the image."""
-        return _before(self.size - self.inner[0]), _before(self.size - self.inner[1])
+        return (_before(self.size - self.inner[0]), _before(self.size - self.inner[1])) if self.centred else (0, 0)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -84,14 +84,43 @@ class Letterbox:
         return square
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How an image becomes a detector's input: the `order` of channels, ``RGB`` or ``BGR``; what 255 becomes, `high`, 1
+    or 255; `centred` in the square, or at its top left as YOLOX has it. `BadData` for another order.
+    """
+
+    order: str = "RGB"
+    high: float = 1.0
+    centred: bool = True
+
+    def __post_init__(self) -> None:
+        if self.order not in ("RGB", "BGR"):
+            raise BadData(f"recipe: order={self.order!r}, but should be RGB or BGR")
+
+    @property
+    def place(self) -> str:
+        """Where in the square an image lies, in words."""
+        return "centred" if self.centred else "at the top left"
+
+    def __str__(self) -> str:
+        scale = "255" if self.high == 1 else f"255 * {self.high:g}"
+        return f"cv2 BGR; letterbox INTER_LINEAR pad {PAD} {self.place}; {self.order} CHW float32 / {scale}"
+
+    def network_input(self, square: Image) -> Float32:
+        """A BGR square (size, size, 3) uint8 as the detector takes it: (3, size, size), float32 in 0..`high`."""
+        ordered = square if self.order == "BGR" else square[:, :, ::-1]
+        values = np.ascontiguousarray(ordered.transpose(2, 0, 1), dtype=np.float32)
+        return values if self.high == 255 else values / np.float32(255) * np.float32(self.high)
+
+
+TRAINED = Recipe()
+"""Ultralytics' own."""
+
+
 def letterbox(image: Image, size: int = 640) -> Image:
     """`image` (H, W, 3) uint8 in a square (size, size, 3), uint8, by the module's recipe."""
     return Letterbox(image.shape[1], image.shape[0], size).apply(image)
-
-
-def network_input(square: Image) -> Float32:
-    """A BGR square (size, size, 3) uint8 as a detector takes it: RGB, (3, size, size), float32 in [0, 1]."""
-    return np.ascontiguousarray(square[:, :, ::-1].transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
 
 
 def read_image(path: Path) -> Image:

@@ -122,7 +122,7 @@ class Pictures(ImageFiles):
         sizes = [f"{height}x{width}" for height, width in (image.shape[:2], self._first_size)]
         raise BadData(
             f"{path}: {sizes[0]} pixels, but {self.paths[0].name} has {sizes[1]}: say what to resize to, "
-            "--size HEIGHTxWIDTH (ImageOptions(size=...))"
+            "--size HEIGHTxWIDTH (ImageOptions(size=...)), or, for a model of any size, give arrays (file.py:function)"
         )
 
     @cached_property

@@ -91,7 +91,10 @@ class ArraySamples:
         columns = {name or "inputs": values for name, values in self._columns.items()}
         for name, values in {**columns, "targets": self.targets}.items():
             if getattr(values, "ndim", 1) == 0:
-                raise BadData(f"{self.name}: {name!r} is a single number, but should be an array of shape (N, ...)")
+                raise BadData(
+                    f"{self.name}: {name!r} is a single number, but should be an array (N, ...), or left out "
+                    "and said by a contract: ptq.InputContract(..., constant=)"
+                )
         lengths = {name: len(values) for name, values in columns.items()}
         if not lengths or 0 in lengths.values():
             raise BadData(f"{self.name}: 0 samples, but there should be at least 1")

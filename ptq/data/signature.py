@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output: `shape` has None for every dimension that varies, `dtype` is numpy's name of its type."""
+    """One input or output: `shape` has None for every dimension that varies, `dtype` is numpy's name of its type.
+
+    `axis` is the dimension of an output that counts samples, where the model's names of dimensions say that it is not
+    the first: recognizers of text and speech often give (time, sample, letter).
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    axis: int = 0
 
     def __str__(self) -> str:
         dims = ", ".join("?" if size is None else str(size) for size in self.shape)

@@ -130,7 +130,7 @@ class StreamSamples:
                 batch = {name: values[None] for name, values in batch.items()}
             if not batch or any(values.ndim == 0 for values in batch.values()):
                 raise BadData(f"{where}: a single number or nothing, but should be an array of shape (n, ...)")
-            yield batch, None if truth is None else np.atleast_1d(array_of(truth, where))
+            yield batch, None if truth is None else np.atleast_1d(truth_of(truth, where))
 
 
 def parted(item: Any, signature: Signature | None) -> tuple[dict[str, Any], Any]:
@@ -148,13 +148,18 @@ def parted(item: Any, signature: Signature | None) -> tuple[dict[str, Any], Any]
     return inputs, given[0] if given else truth
 
 
-def array_of(values: Any, where: str) -> Array:
+def truth_of(values: Any, where: str) -> Array:
+    """Targets as an array, numbers or the texts a recognizer should read; `BadData` as `array_of`."""
+    return array_of(values, where, kinds="biufU")
+
+
+def array_of(values: Any, where: str, kinds: str = "biuf") -> Array:
     """`values` as an array; `BadData` for rows of different length, and for what is no array of numbers."""
     try:
         array = np.asarray(values)
     except Exception as error:  # of any library's tensor
         raise BadData(f"{where}: {type(values).__name__} cannot become a numpy array: convert it first") from error
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in kinds:
         raise BadData(
             f"{where}: {array.dtype} values, but should be an array of numbers; samples of different shape are given "
             "one by one"

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -82,9 +83,11 @@ class Evaluation(Step):
         return CheckedSamples(self.samples, self.signature, self.contracts)
 
     def outputs(self, samples: Samples) -> Iterator[Batch]:
-        """What the artifact says of every batch."""
+        """What the artifact says of every batch, the sample first."""
         predict = self.backend.load(self.artifact.path)
-        return (predict(as_batch(batch)) for batch in samples.batches(self.batch))
+        said = (predict(as_batch(batch)) for batch in samples.batches(self.batch))
+        axes = [tensor.axis for tensor in self.signature.outputs]
+        return map(partial(_samples_first, axes), said) if any(axes) else said
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +204,12 @@ def _load(path: Path) -> tuple[list[Any], Iterator[np.ndarray]]:
         return json.loads(arrays["names"].tobytes()), iter([arrays[f"v{at}"] for at in range(len(arrays) - 1)])
 
 
+def _samples_first(axes: Sequence[int], said: Batch) -> Batch:
+    """Outputs, in the model's order, with the dimension that counts samples first."""
+    pairs = zip(said.items(), axes, strict=True)
+    return {name: np.ascontiguousarray(np.moveaxis(values, axis, 0)) for (name, values), axis in pairs}
+
+
 def _in_order(outputs: Iterator[Batch], samples: CheckedSamples) -> Iterator[Batch]:
     """Output batches in the order of the samples: where samples come sorted by shape, one sample at a time."""
     order = samples.order
@@ -212,6 +221,9 @@ def _in_order(outputs: Iterator[Batch], samples: CheckedSamples) -> Iterator[Bat
         count = len(next(iter(batch.values())))
         rows += [{name: values[row : row + 1] for name, values in batch.items()} for row in range(count)]
     if sorted(order.tolist()) != list(range(len(rows))):
-        raise BadData(f"{samples.where}: order should name each of {len(rows)} samples once")
+        raise BadData(
+            f"{samples.where}: outputs of {len(rows)} samples, but should be {len(order)}, one row each: if its "
+            "samples lie along another dimension than the first, export it with that dimension named as the input's is"
+        )
     for row in np.argsort(order):
         yield rows[row]

@@ -14,7 +14,7 @@ import numpy as np
 from ptq.backends.protocol import Census
 from ptq.cases import FP32, Case
 from ptq.checks.preprocessing import known_unchecked
-from ptq.checks.sound import sound
+from ptq.checks.sound import classifies, sound
 from ptq.engine.environment import instruction_sets
 from ptq.engine.pipeline import Pipeline
 from ptq.engine.registry import Registry
@@ -37,7 +37,7 @@ from ptq.gate.result import (
 )
 from ptq.gate.structure import Structure
 from ptq.gate.timing import Timing, judge_race
-from ptq.gate.verdict import CONFIDENCE, FAIL, UNRESOLVED, Verdict, judge_accuracy, judge_structure
+from ptq.gate.verdict import CONFIDENCE, FAIL, UNRESOLVED, Verdict, by_chance, judge_accuracy, judge_structure
 from ptq.latency.fastest import Fastest, fastest
 from ptq.latency.race import Race, race
 from ptq.latency.ratio import Budget
@@ -193,7 +193,7 @@ class Judge:
         if census is not None and not _quantized(census):
             line = f"{case.id}: {NOT_QUANTIZED}, but should be {case.dtype}: no node is integer, none quantizes"
             verdict = Verdict(FAIL, f"{line}; likely cause: a float file, or a model without a layer to quantize", True)
-        if (fault := self._fault(pipeline)) is not None:
+        if fault := self._fault(pipeline) or (has_truth and not classifies(pipeline) and by_chance(metric, found.fp32)):
             verdict = Verdict(FAIL, f"{case.id}: {NO_REFERENCE}: evaluation: {fault}", red=True)
         score, fp32, interval, artifact = found.score, found.fp32, found.interval, measured.artifact
         result = Result(

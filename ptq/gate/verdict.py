@@ -30,7 +30,7 @@ from ptq.engine.score import Compared
 from ptq.gate.bars import Bar
 from ptq.latency.ratio import Ratio
 from ptq.metrics.interval import Interval
-from ptq.metrics.metric import SHARE, Metric
+from ptq.metrics.metric import SHARE, Metric, Score
 from ptq.metrics.paired import images_to_resolve
 
 PASS, FAIL, UNRESOLVED = "pass", "fail", "unresolved"
@@ -147,6 +147,19 @@ def _under(metric: Metric, found: Compared, bar: Bar) -> list[str]:
         have, want = _digits(found.cosine, bar.min_cosine, 4)
         failures.append(f"mean cosine to fp32 {have} < min_cosine {want}")
     return failures
+
+
+def by_chance(metric: Metric, fp32: Score) -> str:
+    """That the float model knows nothing by a metric that says what chance is; top-1 is looked at more closely, see
+    `ptq.checks.float_accuracy.fault`.
+    """
+    if fp32.chance is None or not metric.higher_is_better or fp32.value > fp32.chance:
+        return ""
+    return (
+        f"the float model's {metric.name} is {_value(fp32.value, metric)} on {fp32.n} samples, no better than chance "
+        f"({_value(fp32.chance, metric)}); likely cause: inputs in another range or order than it was trained on, or "
+        "outputs decoded otherwise than they are meant"
+    )
 
 
 def _collapse(metric: Metric, found: Compared) -> str:

@@ -73,7 +73,8 @@ class MAP(Metric):
         for batch in (first(each) for each in outputs):
             if batch.ndim != 3 or batch.shape[1] != 4 + classes:
                 raise BadData(
-                    f"outputs.shape={batch.shape}, but should be (n, {4 + classes}, places): 4 + a score a class"
+                    f"outputs.shape={batch.shape}, but should be (n, {4 + classes}, places): 4 + a score a class; for "
+                    "another decoding derive from MAP, and give its collect() outputs of this shape"
                 )
             for output in batch:
                 if index >= len(samples):

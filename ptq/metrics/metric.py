@@ -99,7 +99,7 @@ class Metric:
 
     def score(self, predictions: Predictions, samples: Samples) -> Score:
         """The score of predictions on the samples they were made from."""
-        raise NotImplementedError
+        raise BadData(f"metric {self.name}: has no score(predictions, samples) -> ptq.Score, but should have one")
 
     def agreement(self, predictions: Predictions, reference: Predictions) -> float | None:
         """Share of equal decisions with the float model, 0..1; None where decisions cannot be matched.

@@ -27,7 +27,13 @@ class Top1(Metric):
     def collect(self, outputs: Iterable[Batch], samples: Samples) -> Predictions:
         """``{"outputs": (N, classes) float32}``. Raises `BadData` for outputs that are not one row a sample."""
         chosen = (first(batch) if self.output is None else batch[self.output] for batch in outputs)
-        rows = np.concatenate([np.asarray(values, dtype=np.float32) for values in chosen])
+        parts = [np.asarray(values, dtype=np.float32) for values in chosen]
+        if len({part.shape[1:] for part in parts}) > 1:
+            raise BadData(
+                f"outputs differ in shape from sample to sample, but should be ({len(samples)}, classes) for top1: "
+                "another truth than classes needs a metric of its own (metric=)"
+            )
+        rows = np.concatenate(parts)
         if rows.ndim != 2 or len(rows) != len(samples):
             raise BadData(f"outputs.shape={rows.shape}, but should be ({len(samples)}, classes) for top1")
         if not np.isfinite(rows).all():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,10 @@ def signature(path: Path) -> Signature:
     """What the model takes and returns; `BadModel` when it takes or returns nothing, or a tensor without a shape."""
     graph = _graph(path).graph
     constants = {each.name for each in graph.initializer}
-    inputs = [_tensor(path, each, "input") for each in graph.input if each.name not in constants]
-    outputs = [_tensor(path, each, "output") for each in graph.output]
+    given = [each for each in graph.input if each.name not in constants]
+    inputs = [_tensor(path, each, "input") for each in given]
+    firsts = {_size(each.type.tensor_type.shape.dim[0]) for each, said in zip(given, inputs, strict=True) if said.shape}
+    outputs = [_tensor(path, each, "output", firsts) for each in graph.output]
     if not inputs or not outputs:
         raise BadModel(f"{path}: {len(inputs)} inputs and {len(outputs)} outputs, but should have at least 1 of each")
     return Signature(tuple(inputs), tuple(outputs))
@@ -104,7 +106,18 @@ def _quoted(name: str) -> str:
     return repr(one_line(name, _SHOWN)) if name.strip() else "''"
 
 
-def _tensor(path: Path, value: Any, kind: str) -> Tensor:
+def _size(dim: Any) -> int | str:
+    """What a dimension is known by: its size, or its name; empty when it has neither."""
+    return dim.dim_value if dim.dim_value > 0 else str(dim.dim_param)
+
+
+def _samples_axis(dims: list[int | str], firsts: Set[int | str]) -> int:
+    """Where the one dimension lies that every input has first; 0 where that is not plain."""
+    (first,) = firsts if len(firsts) == 1 else ("",)
+    return dims.index(first) if first and dims.count(first) == 1 else 0
+
+
+def _tensor(path: Path, value: Any, kind: str, firsts: Set[int | str] = frozenset()) -> Tensor:
     import onnx
 
     tensor = value.type.tensor_type
@@ -116,7 +129,7 @@ def _tensor(path: Path, value: Any, kind: str) -> Tensor:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     except (KeyError, ValueError, TypeError) as error:
         raise BadModel(f"{path}: {kind} {name} has the unknown element type {tensor.elem_type}") from error
-    return Tensor(value.name, shape, dtype)
+    return Tensor(value.name, shape, dtype, _samples_axis(list(map(_size, tensor.shape.dim)), firsts))
 
 
 def check_external(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ptq.checks.letterbox import check_letterbox
 from ptq.data.coco import CocoImages, Truth
 from ptq.data.contract import ContractBroken
-from ptq.data.letterbox import PAD, Letterbox, letterbox, network_input, read_image
+from ptq.data.letterbox import PAD, Letterbox, Recipe, letterbox, read_image
 from ptq.errors import BadData
 
 cv2 = pytest.importorskip("cv2", reason="letterboxing needs OpenCV: pip install 'ptq[coco]'")
@@ -100,7 +100,7 @@ def test_network_input_is_rgb_planes_in_0_to_1() -> None:
     square = np.zeros((4, 4, 3), dtype=np.uint8)
     square[..., 2] = 255  # red, last in BGR
     square[0, 1, 0] = 51
-    made = network_input(square)
+    made = Recipe().network_input(square)
     assert made.dtype == np.float32
     assert made.shape == (3, 4, 4)
     assert (made[0] == 1).all()
@@ -167,7 +167,7 @@ def annotated(folder: Path, *sizes: tuple[int, int], kind: type[CocoImages] = Co
 
 class Stretched(CocoImages):
     def read(self, index: int) -> np.ndarray:
-        return network_input(cv2.resize(read_image(self.paths[index]), (640, 640)))
+        return Recipe().network_input(cv2.resize(read_image(self.paths[index]), (640, 640)))
 
 
 class PaddedBlack(CocoImages):
@@ -188,7 +188,7 @@ class NotScaledUp(CocoImages):
         square = np.full((640, 640, 3), PAD, dtype=np.uint8)
         top, left = (640 - image.shape[0]) // 2, (640 - image.shape[1]) // 2
         square[top : top + image.shape[0], left : left + image.shape[1]] = image
-        return network_input(square)
+        return Recipe().network_input(square)
 
 
 def test_letterbox_check_is_green_on_letterboxed_images(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_letterbox_check_is_green_on_letterboxed_images(tmp_path: Path) -> None:
     ("sabotage", "said"),
     [
         (Stretched, "likely cause: stretched"),
-        (PaddedBlack, "padding is 0, but should be 114/255"),
+        (PaddedBlack, "padding is 0, but should be 114 of 255"),
         (InTheCorner, "not centred"),
         (NotScaledUp, "likely cause: not scaled up"),
     ],
