@@ -337,7 +337,9 @@ def test_a_wrong_conversion_is_not_written(models: Path, tmp_path: Path) -> None
     )
     out = tmp_path / "out.onnx"
     job = {"source": str(models / "plain.h5"), "out": str(out)}
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(job)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(job), "600"], capture_output=True, text=True, check=False
+    )
     assert "plain.h5: ONNX and Keras differ by" in json.loads(done.stdout.splitlines()[-1])["error"]
     assert not out.exists()
 
