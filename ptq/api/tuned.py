@@ -102,15 +102,19 @@ class Tuned(os.PathLike[str]):
         """Plain JSON: ``schema, sentence, best, met, drop, n, unit, max_drop, value, floor, ended, trials, text``."""
         drop = None if self.drop is None else [self.drop.drop, self.drop.low, self.drop.high]
         return {
-            **{
-                "schema": SCHEMA,
-                "sentence": self.sentence,
-                "text": str(self).partition("\n")[2],
-                "best": self.best.as_json(),
-            },
-            **{"met": self.met, "drop": drop, "n": self.n, "unit": self.unit},
-            **{"max_drop": self.bar.max_drop, "floor": self.bar.floor, "value": self.value},
-            **{"ended": self.ended, "trials": [each.as_json() for each in self.trials]},
+            "schema": SCHEMA,
+            "sentence": self.sentence,
+            "text": str(self).partition("\n")[2],
+            "best": self.best.as_json(),
+            "met": self.met,
+            "drop": drop,
+            "n": self.n,
+            "unit": self.unit,
+            "max_drop": self.bar.max_drop,
+            "floor": self.bar.floor,
+            "value": self.value,
+            "ended": self.ended,
+            "trials": [each.as_json() for each in self.trials],
         }
 
 

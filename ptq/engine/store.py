@@ -26,8 +26,16 @@ from ptq.errors import PtqError
 from ptq.files import cache_folder, file_digest, sweep_scratch
 
 KINDS = (
-    *("model", "samples", "statistics", "artifact", "census"),
-    *("predictions", "score", "explanation", "ratio", "source"),
+    "model",
+    "samples",
+    "statistics",
+    "artifact",
+    "census",
+    "predictions",
+    "score",
+    "explanation",
+    "ratio",
+    "source",
 )
 _TAG, _MARK = "CACHEDIR.TAG", ".ptq-store"
 """Name a folder as a store's. Backups leave out one with the first, so it is not put beside a user's own files."""

@@ -57,26 +57,19 @@ class Trial:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        drop, more = (
-            [self.drop.drop, self.drop.low, self.drop.high],
-            0 if self.exclude == ("auto",) else len(self.exclude),
-        )
+        more = 0 if self.exclude == ("auto",) else len(self.exclude)
         name = self.case.id.removeprefix(f"{self.case.workload}-") + (f", {more} nodes in float" if more else "")
         return {
-            **{
-                "case": self.case.id,
-                "name": name,
-                "dtype": self.case.dtype,
-                "exclude": list(self.exclude),
-                "drop": drop,
-            },
-            **{
-                "n": self.n,
-                "kept_db": self.kept_db,
-                "ratio": list(self.ratio),
-                "size_bytes": self.size_bytes,
-                "lost": self.lost,
-            },
+            "case": self.case.id,
+            "name": name,
+            "dtype": self.case.dtype,
+            "exclude": list(self.exclude),
+            "drop": [self.drop.drop, self.drop.low, self.drop.high],
+            "n": self.n,
+            "kept_db": self.kept_db,
+            "ratio": list(self.ratio),
+            "size_bytes": self.size_bytes,
+            "lost": self.lost,
         }
 
 
