@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 class Deadline:
@@ -31,11 +33,25 @@ class Deadline:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        timer = threading.Timer(max(0.0, self.left - kept), _thread.interrupt_main)
+        rung, given = threading.Event(), signal.getsignal(signal.SIGINT)
+
+        def ring() -> None:
+            rung.set()
+            _thread.interrupt_main()
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            if rung.is_set():
+                raise KeyboardInterrupt
+
+        timer = threading.Timer(max(0.0, self.left - kept), ring)
         timer.daemon = True
+        if given is signal.SIG_IGN:  # as a shell starts what runs in the background: nothing would be raised
+            signal.signal(signal.SIGINT, heard)
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
             timer.join()
+            if given is signal.SIG_IGN:
+                signal.signal(signal.SIGINT, given)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,28 +126,35 @@ def test_no_time_at_all_is_one_line_and_writes_nothing(mine: Workload, tmp_path:
     assert not (tmp_path / "out.onnx").exists()
 
 
-@pytest.mark.parametrize("by", ["signal", "seconds"])
+@pytest.mark.parametrize("by", ["interrupted", "seconds", "seconds, in the background"])
 def test_what_ends_in_the_middle_of_a_candidate_keeps_the_best_so_far(
-    by: str, mine: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by: str, mine: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    """A shell's `&` starts a process that ignores SIGINT: its seconds end all the same."""
     real, calls = Search._judged, [0]
+    if "background" in by:
+        request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.SIG_IGN)))
 
     def judged(self: Any, *given: Any) -> Any:
         calls[0] += 1
-        if calls[0] == 3 and by == "signal":
-            os.kill(os.getpid(), signal.SIGINT)
+        if calls[0] == 3 and by == "interrupted":
+            raise KeyboardInterrupt
         while calls[0] == 3:  # a candidate without an end
+            if "background" in by:
+                os.kill(os.getpid(), signal.SIGINT)  # is ignored still
+            assert time.monotonic() - start < 60
             time.sleep(0.01)
         return real(self, *given)
 
     monkeypatch.setattr(Search, "_judged", judged)
-    start, seconds = time.monotonic(), 300.0 if by == "signal" else 10.0
+    start, seconds = time.monotonic(), 300.0 if by == "interrupted" else 10.0
     made = found(replace(mine, metric=Harsh()), tmp_path, max_drop=0.0, seconds=seconds)
     assert time.monotonic() - start < 15
-    assert made.ended == ("interrupted" if by == "signal" else "the 10 seconds ended")
+    assert made.ended == ("interrupted" if by == "interrupted" else "the 10 seconds ended")
     assert made.path.is_file()
     assert made.drop is not None
     assert len(made.trials) == 2
+    assert (signal.getsignal(signal.SIGINT) is signal.SIG_IGN) == ("background" in by)
 
 
 def test_a_deadline_that_is_met_raises_nothing_afterwards() -> None:
@@ -224,8 +232,9 @@ def test_what_is_printed_can_be_pasted(repository: pytest.Pytester) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_a_killed_search_leaves_a_model_and_goes_on(tmp_path: Path) -> None:
-    """SIGKILL while candidates are judged; then ptq evaluate takes the file, and a second call ends the search."""
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_search_leaves_a_model_and_goes_on(by: signal.Signals, tmp_path: Path) -> None:
+    """A signal while candidates are judged; then ptq evaluate takes the file, and a second call ends the search."""
     write_model(tmp_path / "model.onnx")
     x, y = images(160)
     for name, values in (("train.npy", x[:60]), ("test.npy", x[60:]), ("labels.npy", y[60:])):
@@ -237,7 +246,7 @@ def test_a_killed_search_leaves_a_model_and_goes_on(tmp_path: Path) -> None:
         end = time.monotonic() + 60
         while not (tmp_path / "out.onnx").exists() and time.monotonic() < end:
             time.sleep(0.02)
-        running.kill()
+        running.send_signal(by)
     made = ptq.evaluate(tmp_path / "out.onnx", x[60:], y[60:], baseline=tmp_path / "model.onnx")
     assert made.score.n == 100
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
