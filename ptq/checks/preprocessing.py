@@ -36,6 +36,8 @@ from ptq.errors import BadData, PtqError, Unsupported
 PASS = 500
 """Samples of a set that are read twice to see whether they stay the same: decoding images costs."""
 Read = Callable[[], Samples]
+MODEL, PIPELINE = "model", "as_evaluated"
+"""What a check may need beside the samples: the float model, or images read as evaluation reads them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +81,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Check:
-    """One invariant, by `name`. `look` raises `BadData` where it does not hold, `Unsupported` where it cannot apply."""
+    """One invariant, by `name`. `look` raises `BadData` where it does not hold, `Unsupported` where it cannot apply;
+    it `needs` `MODEL`, `PIPELINE` or nothing.
+    """
 
     name: str
     look: Callable[[Subject], None]
+    needs: str = ""
 
     def run(self, subject: Subject) -> None:
         """`look`, unless the subject says that the check does not apply."""
@@ -101,10 +106,10 @@ def checks() -> tuple[Check, ...]:
         Check("prefix", check_prefix),
         Check("distinct", check_distinct),
         Check("disjoint", check_disjoint),
-        Check("same_pipeline", check_same_pipeline),
+        Check("same_pipeline", check_same_pipeline, PIPELINE),
         Check("invariants", check_invariants),
         Check("reproducible", check_reproducible),
-        Check("accuracy", check_float_accuracy),
+        Check("accuracy", check_float_accuracy, MODEL),
     )
 
 

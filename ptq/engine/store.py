@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from ptq.engine.progress import Notify, announced, silent
 from ptq.engine.remote import Held, Made, Remote, given_remote
 from ptq.engine.step import Step
-from ptq.errors import PtqError
+from ptq.errors import PtqError, Unsupported
 from ptq.files import cache_folder, file_digest, sweep_scratch
 
 KINDS = (
@@ -33,12 +33,15 @@ KINDS = (
     "census",
     "predictions",
     "score",
+    "check",
     "explanation",
     "ratio",
     "source",
 )
 _TAG, _MARK = "CACHEDIR.TAG", ".ptq-store"
 """Name a folder as a store's. Backups leave out one with the first, so it is not put beside a user's own files."""
+_REFUSED = "unsupported"
+"""The note of a step that cannot be made: why not."""
 _OWN = re.compile(r"(\.making-)?[0-9a-f]{64}\b")
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# What ptq keeps; `ptq cache clear` empties it.\n"
 
@@ -86,13 +89,17 @@ class Store:
         self._builds = True
 
     def get(self, step: Step) -> Entry:
-        """The entry of a step, made if it is not there yet or is damaged. Raises what making it raises."""
+        """The entry of a step, made if it is not there yet or is damaged. Raises what making it raises: `Unsupported`
+        is kept like what is made, for many refuse only after long work.
+        """
         entry, how = self._found(step), "found"
         if entry is None:
             entry, how = self._bring(step, self._builds)
         if entry is None:  # making it raises where it cannot be made
             raise NotThere(step.title)
         self.counts[step.kind, how] += 1
+        if _REFUSED in entry.notes:
+            raise Unsupported(entry.notes[_REFUSED])
         if self._asked:
             self._asked[-1].append((step.kind, entry.seconds))
         return entry
@@ -256,6 +263,11 @@ class Store:
         try:
             with announced(step.title, self._notify):
                 notes = dict(step.make(temporary, self) or {})
+        except Unsupported as reason:
+            if _passes(reason.__cause__):
+                raise
+            temporary.write_bytes(b"")
+            notes = {_REFUSED: str(reason)}
         finally:
             whole = time.perf_counter() - start
             inputs, nested = self._asked.pop(), self._nested.pop()
@@ -301,6 +313,11 @@ class Store:
 
     def _unwritable(self, error: OSError) -> PtqError:
         return PtqError(f"store {self.root}: cannot be written ({error.strerror}); set PTQ_CACHE to a folder that can")
+
+
+def _passes(cause: BaseException | None) -> bool:
+    """Whether what made a step be refused is the machine's state now: the next run may see none of it."""
+    return isinstance(cause, MemoryError | OSError) or "memory" in str(cause)
 
 
 def _leave(presence: FileLock) -> None:

@@ -65,7 +65,8 @@ class Workload:
     exclude: what the cases with ``exclude=auto`` keep in float: names of nodes, patterns as `fnmatch` has them, and
         ``auto`` for what the statistics propose.
     as_evaluated: reads the images calibration is drawn from through the evaluation pipeline: each calibration input is
-        then one of these, byte for byte. None: not checked.
+        then one of these, byte for byte. A `Reader` is not called where its files and its code are as they were. None:
+        not checked.
     invariants: what else must hold of the evaluation samples, by name; each raises `BadData` when it does not.
     unchecked: preprocessing checks that do not apply here, by name, and why: ``{"balance": "rare by nature"}``.
 

@@ -12,7 +12,8 @@ from typing import Any, NoReturn, TypeVar
 import pytest
 
 from ptq.cases import Case
-from ptq.checks.preprocessing import Check, subject
+from ptq.checks.look import looked
+from ptq.checks.preprocessing import Check
 from ptq.errors import NoData, NotInstalled, PtqError, Unsupported
 from ptq.gate.result import FAIL, NO_DATA, NOT_INSTALLED, UNSUPPORTED, Result
 from ptq.gate.tally import ABSENT, CHECKED, GATE, RESULT, STRUCTURE, TIMING
@@ -106,7 +107,7 @@ class CaseJudge:
         """Run one preprocessing check of a workload; fails the test with the check's own line."""
         self._properties.append((GATE, workload))
         try:
-            check.run(subject(self._judge.pipelines[workload]))
+            looked(self._judge.pipelines[workload], check)
         except (NoData, NotInstalled) as absent:
             self._not_run(workload, NO_DATA, str(absent))
         except Unsupported as reason:

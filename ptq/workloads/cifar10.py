@@ -30,7 +30,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         contract=InputContract((None, 32, 32, 3), "NHWC", low=0, high=255, channel_mean=CHANNEL_MEAN),
         methods=("mse_gptaq",),
         artifacts={"mlperf_tiny": Artifact("tflite", "int8", partial(_tflite, data))},
-        as_evaluated=partial(_as_evaluated, data),
+        as_evaluated=Reader(partial(_as_evaluated, data), partial(_files, data, "train")),
     )
 
 

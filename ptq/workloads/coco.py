@@ -35,7 +35,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         contract=InputContract((1, 3, 640, 640), "NCHW", low=0.0, high=1.0, channel_mean=CHANNEL_MEAN),
         metric=MAP(),
         include=_include,
-        as_evaluated=partial(_as_evaluated, data),
+        as_evaluated=Reader(partial(_as_evaluated, data), partial(_files, data, "train2017")),
         invariants={"letterbox": check_letterbox},
     )
 

@@ -22,7 +22,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         calibration=Reader(_calibration, files),
         evaluation=Reader(_evaluation, files),
         contract=InputContract(shape=(None, 32, 32, 3), layout="NHWC", low=0, high=255),
-        as_evaluated=_as_evaluated,
+        as_evaluated=Reader(_as_evaluated, files),
     )
 
 

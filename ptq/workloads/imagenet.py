@@ -36,7 +36,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         contract=InputContract((None, 3, 224, 224), "NCHW", low=-127 / 128, high=1.0, channel_mean=CHANNEL_MEAN),
         include=_include,
         methods=("cle_mse_gptq", "mse_gptaq"),
-        as_evaluated=partial(_pictures, data, None),
+        as_evaluated=Reader(partial(_pictures, data, None), partial(_files, data)),
         unchecked={"balance": _ONE_A_CLASS, "prefix": _ONE_A_CLASS},
     )
 

@@ -37,7 +37,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         include=_include,
         methods=("cle_mse_gptq",),
         artifacts={"mlperf_tiny": Artifact("tflite", "int8", partial(model_file, data, INT8, _REMEDY))},
-        as_evaluated=partial(_whole, data),
+        as_evaluated=Reader(partial(_whole, data), partial(_files, data)),
         unchecked={"balance": _UNEVEN},
     )
 

@@ -50,7 +50,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         metric=Similarity(),
         include=_include,
         methods=("dynamic", "dynamic_smooth_gptq"),
-        as_evaluated=partial(_as_evaluated, data),
+        as_evaluated=Reader(partial(_as_evaluated, data), partial(_files, data)),
     )
 
 

@@ -40,7 +40,7 @@ def WORKLOAD(data: Path | None) -> Workload:
         include=_include,
         methods=("cle_mse_gptq",),
         artifacts={"mlperf_tiny": Artifact("tflite", "int8", partial(model_file, data, INT8, _REMEDY))},
-        as_evaluated=partial(_labelled, data, "train2017"),
+        as_evaluated=Reader(partial(_labelled, data, "train2017"), partial(_files, data, "train2017")),
     )
 
 

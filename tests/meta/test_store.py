@@ -17,7 +17,7 @@ import pytest
 
 from ptq.engine.step import Step
 from ptq.engine.store import Store
-from ptq.errors import PtqError
+from ptq.errors import PtqError, Unsupported
 from ptq.files import cache_folder, write_bytes
 
 
@@ -60,6 +60,28 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     assert second.seconds == first.seconds
     assert store.get(Make(make, "other")).path != first.path
     assert store.counts == {("artifact", "made"): 2, ("artifact", "found"): 1}
+
+
+@pytest.mark.parametrize(
+    ("cause", "kept"),
+    [(ValueError("no such operator"), True), (MemoryError(), False), (OSError("disk"), False),
+     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), False)],
+)  # fmt: skip
+def test_why_a_step_cannot_be_is_kept_unless_it_may_pass(tmp_path: Path, cause: Exception, kept: bool) -> None:
+    calls = []
+
+    def make(out: Path) -> None:
+        calls.append(out)
+        out.write_bytes(b"half of")
+        raise Unsupported("not with this operator") from cause
+
+    stores = [Store(tmp_path), Store(tmp_path)]
+    for store in stores:
+        with pytest.raises(Unsupported, match=r"^not with this operator$"):
+            store.get(Make(make))
+    assert len(calls) == (1 if kept else 2)
+    assert stores[1].counts == ({("artifact", "found"): 1} if kept else {})
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() == b"half of"] == []
 
 
 def test_the_time_of_a_step_leaves_out_those_it_asks_for(tmp_path: Path) -> None:
