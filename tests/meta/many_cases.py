@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from test_reports import row, time
+from some_report import row, time
 
 from ptq.cases import FP32, Case
 from ptq.gate.result import FAIL, PASS, UNRESOLVED

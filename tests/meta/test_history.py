@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
 from foreign import run as run_pytest
-from test_reports import Reader, row, some
+from some_report import Reader, row, some
 
 from ptq.cli import commands
 from ptq.errors import BadData, PtqError

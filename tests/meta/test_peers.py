@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from any_model import autoencoder
-from test_reports import row
+from some_report import row
 
 from ptq.report.json import report
 

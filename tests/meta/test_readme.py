@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from test_reports import some
+from some_report import some
 from test_verdict import ID
 
 import ptq

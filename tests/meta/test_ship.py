@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from many_cases import many
-from test_reports import LOSS, row, time
+from some_report import LOSS, row, time
 
 from ptq.cases import FP32, Case
 from ptq.gate.result import FAIL, NOT_INSTALLED, PASS, UNRESOLVED, Result
