@@ -4,16 +4,19 @@ Every recipe (``recipes/NAME.py``) runs in a process of its own, in an environme
 is not installed twice, and what the tool wants otherwise hides it. Seconds and peak memory are of that process. All
 files are then judged by ptq as foreign artifacts of one workload, in one run, and timed against the float model of
 their runtime. Which recipe is best is what the tool's documentation says of accuracy: nobody looked at the images that
-are judged. A recipe that cannot be installed, fails, or takes longer than LIMIT is a row with the reason.
+are judged. A recipe that cannot be installed, fails, takes longer than LIMIT, or has no time left in the minutes of the
+whole run is a row with the reason.
 
-    python tests/benchmarks/peers.py --data DIR --work FOLDER [--workload cifar10] [--peer nncf] ...
+    python tests/benchmarks/peers.py --data DIR --work FOLDER [--workload cifar10] [--peer nncf] [--minutes 50] ...
 
-writes FOLDER/peers.md. tox -e peers does.
+writes FOLDER/peers.md, after each workload. tox -e peers does. A second call with the same FOLDER makes what is
+missing: environments, and artifacts whose recipe's file is as it was, are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import os
@@ -26,7 +29,7 @@ import sysconfig
 import tempfile
 import time
 import venv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,10 @@ HERE = Path(__file__).parent
 WORKLOADS = ("cifar10", "imagenet")
 RECIPES = ("documented", "best")
 LIMIT = 600
-"""Processor seconds that a recipe may take: five minutes of two cores."""
+"""Processor seconds that a recipe may take: five minutes of two cores. By the clock it may take as many, so that what
+hangs ends too."""
+MINUTES, JUDGING = 50.0, 8.0
+"""Minutes of the run, so that with tox's own environment it is an hour, and those kept for judging each workload."""
 CONFTEST = """
 import sys
 from pathlib import Path
@@ -51,7 +57,8 @@ HEAD = (
     "| quantizer | right | agree | SQNR, dB | right here | int | time / FP32, batch 1 | batch 64 | s (CPU) | MB |\n"
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
-Rows = dict[str, dict[str, Any]]
+Row = dict[str, Any]
+Rows = dict[str, Row]
 
 
 def main() -> None:
@@ -64,35 +71,75 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where environments, artifacts and tables go")
     parser.add_argument("--workload", action="append", choices=WORKLOADS, help="only this; may be repeated")
     parser.add_argument("--peer", action="append", help="make only this again; others are as they were made last")
-    parser.add_argument("--limit", type=int, default=LIMIT, help="processor seconds of a recipe")
+    parser.add_argument(
+        "--limit", type=int, default=LIMIT, help="seconds of a recipe, of the processor and by the clock"
+    )
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of the whole run")
     given = parser.parse_args()
     if given.data is None:
         parser.error("no data: name the folder with --data or PTQ_DATA")
+    from ptq.files import write_text  # not above: the tools' environments do not have it
+
     start, data, work = time.perf_counter(), Path(given.data).resolve(), Path(given.work).resolve()
     recipes = [path for path in sorted((HERE / "recipes").glob("*.py")) if not given.peer or path.stem in given.peer]
-    pythons = {path: environment(path.stem, load(path), work / "environments") for path in recipes}
-    note(f"{len(pythons)} environments", start)
-    tables = []
-    for name in given.workload or WORKLOADS:
+    names, tables, pythons = given.workload or WORKLOADS, [], {}
+    for index, name in enumerate(names):
         folder = work / name
         folder.mkdir(parents=True, exist_ok=True)
-        given_model, model, inputs = prepared(name, data, folder)
+        source, model = prepared(name, data, folder)[:2]
+        note(f"{name}: prepared", start)
         kept = folder / "rows.json"
         rows: Rows = json.loads(kept.read_text()) if kept.is_file() else {}
-        for path, (python, failed) in pythons.items():
-            taken = given_model if hasattr(load(path), "SOURCE") else model
-            rows.update(made(path, python, failed, taken, inputs, folder, given.limit))
-            kept.write_text(json.dumps(rows, indent=1))
-            note(f"{name}: {path.stem}", start)
+        end = start + 60 * (given.minutes - JUDGING * (len(names) - index))
+        for path, recipe in ordered(recipes):
+            key = f"{path.stem}_{recipe}"
+            if not given.peer and is_made(rows.get(key), path):
+                continue
+            left = end - time.perf_counter()
+            if left > 0 and path not in pythons:
+                pythons[path] = environment(path.stem, load(path), work / "environments", left)
+                note(f"environment of {path.stem}", start)
+                left = end - time.perf_counter()
+            why = f"no time left in {given.minutes:g} minutes" if left <= 0 else pythons[path][1]
+            taken = source if hasattr(load(path), "SOURCE") else model
+            limit = min(float(given.limit), left)
+            rows[key] = row(path, recipe, folder, why) if why else made(
+                path, recipe, pythons[path][0], taken, folder, given.limit, limit
+            )  # fmt: skip
+            write_text(kept, json.dumps(rows, indent=1))
+            note(f"{name}: {key}{': ' * bool(rows[key]['failed'])}{rows[key]['failed'] or ''}", start)
         report = judged(folder, data)
         note(f"{name}: judged", start)
-        tables.append(table(name, rows, report, exactly(folder, data, rows, report), raced(folder, data, rows)))
+        end = start + 60 * (given.minutes - JUDGING * (len(names) - index - 1))
+        exact = exactly(folder, data, rows, report)
+        note(f"{name}: scored in exact arithmetic", start)
+        tables.append(table(name, rows, report, exact, raced(folder, data, rows, end)))
         note(f"{name}: timed", start)
-    text = "\n".join(
-        [*tables, f"Made and judged in {spent(start)}, each recipe within {given.limit} s of the processor.\n"]
+        foot = f"Made and judged in {spent(start)}, each recipe within {given.limit} s.\n"
+        (work / "peers.md").write_text("\n".join([*tables, foot]))
+    print((work / "peers.md").read_text())
+
+
+def ordered(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """(recipe's file, recipe): the documented one of every peer, then the best, then those that say they are slow."""
+    found = {path: load(path) for path in paths}
+    pairs = [(path, name) for name in RECIPES for path in paths if hasattr(found[path], name)]
+    return sorted(pairs, key=lambda pair: pair[1] in getattr(found[pair[0]], "SLOW", ()))
+
+
+def is_made(kept: Row | None, path: Path) -> bool:
+    """Whether an earlier run made the artifact by the recipe as it is now."""
+    return (
+        kept is not None
+        and kept["failed"] is None
+        and kept.get("recipe") == digest(path)
+        and Path(kept["path"]).is_file()
     )
-    (work / "peers.md").write_text(text)
-    print(text)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def note(what: str, start: float) -> None:
@@ -183,60 +230,76 @@ def images(samples: Any, name: str) -> Any:
     return np.concatenate(parts).astype(np.float32)
 
 
+def row(path: Path, name: str, folder: Path, failed: str | None) -> Row:
+    """A row that has no figures yet: whose recipe it is, where its artifact goes, and why there is none."""
+    recipe = load(path)
+    return {
+        "peer": f"{recipe.__doc__.split(':')[0]}, {name}", "backend": getattr(recipe, "BACKEND", "onnxruntime"),
+        "dtype": recipe.DTYPE, "path": str(folder / f"{path.stem}_{name}{getattr(recipe, 'SUFFIX', '.onnx')}"),
+        "recipe": digest(path), "failed": failed,
+    }  # fmt: skip
+
+
 def made(
-    path: Path, python: str, failed: str | None, model: Path, inputs: Path, folder: Path, limit: int = LIMIT
-) -> Rows:
-    """What each recipe of a peer gave, by ``PEER_RECIPE``: an artifact and what it took, or why not."""
-    recipe, rows = load(path), {}
-    for name in RECIPES:
-        if not hasattr(recipe, name):
-            continue
-        out = folder / f"{path.stem}_{name}{getattr(recipe, 'SUFFIX', '.onnx')}"
-        for old in filter(Path.is_file, folder.glob(f"{out.stem}.*")):  # weights beside the file are some tools' too
-            old.unlink()
-        words = (Path(__file__).resolve(), "make", path, name, model, inputs, out, limit)
-        with tempfile.TemporaryDirectory() as store:
-            # without this checkout's folder, whose names would hide those of the tools
-            kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-            isolated = {**kept, "PYTHONSAFEPATH": "1", "PTQ_CACHE": store}
-            why = failed or run([python, *map(str, words)], folder, isolated)
-        rows[f"{path.stem}_{name}"] = {
-            "peer": f"{recipe.__doc__.split(':')[0]}, {name}", "backend": getattr(recipe, "BACKEND", "onnxruntime"),
-            "dtype": recipe.DTYPE, "path": str(out), "failed": why,
-            **({} if why else json.loads(out.with_suffix(".json").read_text())),
-        }  # fmt: skip
-    return rows
+    path: Path, name: str, python: str, model: Path, folder: Path, limit: int = LIMIT, seconds: float | None = None
+) -> Row:
+    """An artifact and what it took, or why not; within `limit` s of the processor, and `seconds` by the clock."""
+    found = row(path, name, folder, None)
+    out = Path(found["path"])
+    for old in filter(Path.is_file, folder.glob(f"{out.stem}.*")):  # weights beside the file are some tools' too
+        old.unlink()
+    words = (Path(__file__).resolve(), "make", path, name, model, folder / "calibration.npz", out, limit)
+    with tempfile.TemporaryDirectory() as store:
+        # without this checkout's folder, whose names would hide those of the tools
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        isolated = {**kept, "PYTHONSAFEPATH": "1", "PTQ_CACHE": store}
+        why = run([python, *map(str, words)], folder, isolated, seconds)
+    return {**found, "failed": why} if why else {**found, **json.loads(out.with_suffix(".json").read_text())}
 
 
-def environment(name: str, recipe: Any, folder: Path) -> tuple[str, str | None]:
-    """(interpreter, why not): this one where it has what the peer requires, else a fresh one that lies over it."""
+def environment(name: str, recipe: Any, folder: Path, seconds: float | None = None) -> tuple[str, str | None]:
+    """(interpreter, why not): this one where it has what the peer requires, else one that lies over it, made once."""
     asked = "import importlib.metadata as m, sys; [m.version(name) for name in sys.argv[1:]]"
     if run([sys.executable, "-c", asked, *recipe.REQUIRES], None, None) is None:
         return sys.executable, None
     there = folder / name
-    venv.EnvBuilder(with_pip=True, clear=True).create(there)
     python = there / "bin" / "python"
+    if python.is_file() and run([str(python), "-c", asked, *recipe.REQUIRES], None, None) is None:
+        return str(python), None
+    venv.EnvBuilder(with_pip=True, clear=True).create(there)
     (site,) = there.glob("lib/python*/site-packages")
     (site / "beneath.pth").write_text("\n".join(dict.fromkeys(map(sysconfig.get_path, ("purelib", "platlib")))))
     alone = list(getattr(recipe, "NO_DEPENDENCIES", ()))
     rest = [each for each in recipe.REQUIRES if each not in alone]
     for packages in ([*rest], ["--no-deps", *alone] if alone else []):
         command = [str(python), "-m", "pip", "install", "--quiet", *packages]
-        if packages and (failed := run(command, None, None)) is not None:
+        if packages and (failed := run(command, None, None, seconds)) is not None:
             return str(python), f"not installed: {failed}"
     return str(python), None
 
 
-def run(command: list[str], folder: Path | None, environment: Mapping[str, str] | None) -> str | None:
-    """Run a command; its last words when it fails."""
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def run(
+    command: list[str], folder: Path | None, environment: Mapping[str, str] | None, seconds: float | None = None
+) -> str | None:
+    """Run a command; its last words when it fails. After `seconds` it is ended, with the processes that it started."""
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL, start_new_session=True,
+    ) as done:  # fmt: skip
+        try:
+            out, err = done.communicate(timeout=seconds)
+        except BaseException as error:
+            os.killpg(done.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return f"not ended in {seconds:.0f} s"
     if done.returncode == 0:
         return None
     if done.returncode == -signal.SIGXCPU:
         return f"over {command[-1]} s of the processor"
-    said = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
+    said = [line.strip() for line in (out + "\n" + err).splitlines() if line.strip()]
     errors = [line for line in said if re.match(r"(\w+\.)*\w*(Error|Exception)\b|ERROR|\S+-fp32: |\S+: unsupp", line)]
-    return (errors or said or ["said nothing"])[-1][:160]
+    return (errors or said or [f"ended by signal {-done.returncode}"])[-1][:160]
 
 
 def judged(folder: Path, data: Path) -> Mapping[str, Any]:
@@ -246,13 +309,16 @@ def judged(folder: Path, data: Path) -> Mapping[str, Any]:
     (folder / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "--pyargs", "ptq.suite", "-m", "accuracy or structure", "-q"]
     options = ["--ptq-data", str(data), "--ptq-json", "out.json", "--ptq-html", "out.html"]
+    (folder / "out.json").unlink(missing_ok=True)
     subprocess.run([*command, *options, "-p", "no:randomly", "-p", "no:cacheprovider"], cwd=folder, check=False)
+    if not (folder / "out.json").is_file():
+        sys.exit(f"peers: pytest wrote no {folder / 'out.json'}; what was made is kept, and the same command goes on")
     report: dict[str, Any] = json.loads((folder / "out.json").read_text())
     return report
 
 
-def raced(folder: Path, data: Path, rows: Rows) -> dict[str, dict[int, float]]:
-    """Time ratios to the float model of the same runtime, on one thread, by row and batch.
+def raced(folder: Path, data: Path, rows: Rows, end: float) -> dict[str, dict[int, float]]:
+    """Time ratios to the float model of the same runtime, on one thread, by row and batch; none after `end`.
 
     Files of the same nodes and the same shapes are raced once: scales do not change how long a kernel takes.
     """
@@ -268,7 +334,7 @@ def raced(folder: Path, data: Path, rows: Rows) -> dict[str, dict[int, float]]:
         if row["failed"] is None and (graph := graph_of(row)) not in known:
             known[graph] = {}
             case = ptq.Case(folder.name, row["backend"], row["dtype"], key)
-            for batch in BATCHES:
+            for batch in BATCHES if time.perf_counter() < end else ():
                 try:
                     ready = race(pipeline, case, batch, None, None, ())
                     ratio = measure_ratio(ready.reference, ready.predict, ready.inputs, None, budget)

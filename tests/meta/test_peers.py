@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,32 +95,69 @@ def test_a_recipe_that_fails_says_its_last_words_and_one_that_works_what_it_took
     peers: ModuleType, tmp_path: Path
 ) -> None:
     model = autoencoder(tmp_path / "model.onnx")
-    np.savez(tmp_path / "inputs.npz", x=np.zeros((4, 3, 8, 8), np.float32))
+    np.savez(tmp_path / "calibration.npz", x=np.zeros((4, 3, 8, 8), np.float32))
     recipe = tmp_path / "tool.py"
     recipe.write_text(
         '"""Tool: a test."""\nREQUIRES = ("numpy",)\nDTYPE = "u8s8"\n'
         "def documented(model, inputs, out):\n    out.write_bytes(model.read_bytes() + bytes(len(inputs)))\n"
         "def best(model, inputs, out):\n    raise ValueError('no such node')\n"
     )
-    rows = peers.made(recipe, sys.executable, None, model, tmp_path / "inputs.npz", tmp_path)
-    assert rows["tool_best"]["failed"] == "ValueError: no such node"
-    assert rows["tool_documented"]["failed"] is None
-    assert rows["tool_documented"]["peer"] == "Tool, documented"
-    assert rows["tool_documented"]["mb"] > 1
-    assert rows["tool_documented"]["version"] == np.__version__
+    rows = {name: peers.made(recipe, name, sys.executable, model, tmp_path) for name in peers.RECIPES}
+    assert rows["best"]["failed"] == "ValueError: no such node"
+    assert rows["documented"]["failed"] is None
+    assert rows["documented"]["peer"] == "Tool, documented"
+    assert rows["documented"]["mb"] > 1
+    assert rows["documented"]["version"] == np.__version__
     assert (tmp_path / "tool_documented.onnx").is_file()
-    gone = peers.made(recipe, sys.executable, "not installed: no wheel", model, tmp_path / "inputs.npz", tmp_path)
-    assert [row["failed"] for row in gone.values()] == ["not installed: no wheel"] * 2
+    assert [peers.is_made(row, recipe) for row in (rows["documented"], rows["best"], None)] == [True, False, False]
+    recipe.write_text(recipe.read_text() + "# changed\n")
+    assert not peers.is_made(rows["documented"], recipe)
 
 
-def test_a_recipe_that_takes_too_long_is_ended(peers: ModuleType, tmp_path: Path) -> None:
-    np.savez(tmp_path / "inputs.npz", x=np.zeros(1, np.float32))
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("while True: pass", "over 1 s of the processor"),
+        ("import time; time.sleep(60)", "not ended in 3 s"),
+        ("import subprocess; subprocess.run(['sleep', '60'])", "not ended in 3 s"),
+        ("import os; os.abort()", "ended by signal 6"),
+    ],
+)
+def test_a_recipe_that_takes_too_long_or_dies_is_ended(body: str, why: str, peers: ModuleType, tmp_path: Path) -> None:
+    np.savez(tmp_path / "calibration.npz", x=np.zeros(1, np.float32))
     recipe = tmp_path / "tool.py"
-    recipe.write_text(
-        '"""Tool: a test."""\nREQUIRES = ("numpy",)\nDTYPE = "u8s8"\ndef best(*_):\n    while True: pass\n'
+    recipe.write_text(f'"""Tool: a test."""\nREQUIRES = ("numpy",)\nDTYPE = "u8s8"\ndef best(*_):\n    {body}\n')
+    start = time.perf_counter()
+    assert peers.made(recipe, "best", sys.executable, tmp_path / "m.onnx", tmp_path, 1, 3.0)["failed"] == why
+    assert time.perf_counter() - start < 30
+
+
+def test_a_run_with_no_time_left_names_every_recipe_and_the_next_makes_what_is_missing(
+    peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    for name, slow in (("a", '("documented", "best")'), ("b", "()")):
+        body = f'"""{name}: a test."""\nREQUIRES = ("numpy",)\nDTYPE, SLOW = "u8s8", {slow}\n'
+        recipes = "".join(f"def {each}(model, _, out):\n    out.write_bytes(b'')\n" for each in peers.RECIPES)
+        (tmp_path / "recipes" / f"{name}.py").write_text(body + recipes)
+    monkeypatch.setattr(peers, "HERE", tmp_path)
+    for name in ("judged", "exactly", "raced"):
+        monkeypatch.setattr(peers, name, lambda *_: {})
+    monkeypatch.setattr(peers, "prepared", lambda name, data, folder: (folder / "m.onnx", folder / "m.onnx", None))
+    monkeypatch.setattr(
+        peers, "table", lambda name, rows, *_: "\n".join(f"{key} {rows[key]['failed']}" for key in rows)
     )
-    rows = peers.made(recipe, sys.executable, None, tmp_path / "m.onnx", tmp_path / "inputs.npz", tmp_path, 1)
-    assert [(key, row["failed"]) for key, row in rows.items()] == [("tool_best", "over 1 s of the processor")]
+    command = ["peers.py", "--data", str(tmp_path), "--work", str(tmp_path / "work"), "--workload", "cifar10"]
+    np.savez(tmp_path / "calibration.npz", x=np.zeros(1, np.float32))
+    (tmp_path / "work" / "cifar10").mkdir(parents=True)
+    (tmp_path / "calibration.npz").rename(tmp_path / "work" / "cifar10" / "calibration.npz")
+    order = ["b_documented", "b_best", "a_documented", "a_best"]
+    for minutes, why in (("0", "no time left in 0 minutes"), ("60", "None")):
+        monkeypatch.setattr(sys, "argv", [*command, "--minutes", minutes])
+        peers.main()
+        assert (tmp_path / "work" / "peers.md").read_text().splitlines()[:4] == [f"{key} {why}" for key in order]
+    monkeypatch.setattr(peers, "made", None)  # all are there
+    peers.main()
 
 
 def test_what_is_installed_here_needs_no_environment_of_its_own(peers: ModuleType, tmp_path: Path) -> None:
