@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
+import onnx.reference
 import pytest
 from any_model import autoencoder
 from test_reports import row
@@ -158,6 +160,20 @@ def test_a_run_with_no_time_left_names_every_recipe_and_the_next_makes_what_is_m
         assert (tmp_path / "work" / "peers.md").read_text().splitlines()[:4] == [f"{key} {why}" for key in order]
     monkeypatch.setattr(peers, "made", None)  # all are there
     peers.main()
+
+
+def test_layers_that_read_one_tensor_get_a_copy_each_for_nncf(peers: ModuleType, tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> forked (float[1, 2] x) => (float[1, 2] y)'
+        "<float[2, 2] w = {1.0, 2.0, 3.0, 4.0}> { r = Relu(x) a = MatMul(r, w) b = MatMul(r, w) y = Add(a, b) }"
+    )
+    kept = onnx.ModelProto.FromString(model.SerializeToString())
+    peers.load(FOLDER / "recipes" / "nncf.py").apart(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Relu", "Identity", "MatMul", "Identity", "MatMul", "Add"]
+    feed = {"x": np.array([[1.0, -2.0]], np.float32)}
+    had, has = (onnx.reference.ReferenceEvaluator(each).run(None, feed)[0] for each in (kept, model))
+    np.testing.assert_array_equal(had, has)
 
 
 def test_what_is_installed_here_needs_no_environment_of_its_own(peers: ModuleType, tmp_path: Path) -> None:
