@@ -82,49 +82,53 @@ def main() -> None:
 
     start, data, work = time.perf_counter(), Path(given.data).resolve(), Path(given.work).resolve()
     recipes = [path for path in sorted((HERE / "recipes").glob("*.py")) if not given.peer or path.stem in given.peer]
-    names, tables, pythons = given.workload or WORKLOADS, [], {}
-    for index, name in enumerate(names):
-        folder = work / name
-        folder.mkdir(parents=True, exist_ok=True)
-        source, model = prepared(name, data, folder)[:2]
+    names, pythons, models, rows = given.workload or WORKLOADS, {}, {}, {}
+    for name in names:
+        (work / name).mkdir(parents=True, exist_ok=True)
+        models[name] = prepared(name, data, work / name)[:2]
+        kept = work / name / "rows.json"
+        rows[name] = json.loads(kept.read_text()) if kept.is_file() else {}
         note(f"{name}: prepared", start)
-        kept = folder / "rows.json"
-        rows: Rows = json.loads(kept.read_text()) if kept.is_file() else {}
-        end = start + 60 * (given.minutes - JUDGING * (len(names) - index))
-        for path, recipe in ordered(recipes):
-            key = f"{path.stem}_{recipe}"
-            if not given.peer and is_made(rows.get(key), path):
-                continue
+    for name, path, recipe in ordered(names, recipes):
+        folder, key = work / name, f"{path.stem}_{recipe}"
+        if not given.peer and is_made(rows[name].get(key), path):
+            continue
+        end = start + 60 * (given.minutes - JUDGING * len(names))
+        left = end - time.perf_counter()
+        if left > 0 and path not in pythons:
+            pythons[path] = environment(path.stem, load(path), work / "environments", left)
+            note(f"environment of {path.stem}", start)
             left = end - time.perf_counter()
-            if left > 0 and path not in pythons:
-                pythons[path] = environment(path.stem, load(path), work / "environments", left)
-                note(f"environment of {path.stem}", start)
-                left = end - time.perf_counter()
-            why = f"no time left in {given.minutes:g} minutes" if left <= 0 else pythons[path][1]
-            taken = source if hasattr(load(path), "SOURCE") else model
-            limit = min(2.0 * given.limit, left)
-            rows[key] = row(path, recipe, folder, why) if why else made(
-                path, recipe, pythons[path][0], taken, folder, given.limit, limit
-            )  # fmt: skip
-            write_text(kept, json.dumps(rows, indent=1))
-            note(f"{name}: {key}{': ' * bool(rows[key]['failed'])}{rows[key]['failed'] or ''}", start)
-        report = judged(folder, data)
+        why = f"no time left in {given.minutes:g} minutes" if left <= 0 else pythons[path][1]
+        if why:
+            rows[name][key] = row(path, recipe, folder, why)
+        else:
+            taken = models[name][0 if hasattr(load(path), "SOURCE") else 1]
+            seconds = min(2.0 * given.limit, left)
+            rows[name][key] = made(path, recipe, pythons[path][0], taken, folder, given.limit, seconds)
+        write_text(folder / "rows.json", json.dumps(rows[name], indent=1))
+        note(f"{name}: {key}: {rows[name][key]['failed'] or 'made'}", start)
+    tables: list[str] = []
+    for name in names:
+        report = judged(work / name, data)
         note(f"{name}: judged", start)
-        end = start + 60 * (given.minutes - JUDGING * (len(names) - index - 1))
-        exact = exactly(folder, data, rows, report)
+        exact = exactly(work / name, data, rows[name], report)
         note(f"{name}: scored in exact arithmetic", start)
-        tables.append(table(name, rows, report, exact, raced(folder, data, rows, end)))
+        end = start + 60 * (given.minutes - JUDGING * (len(names) - 1 - len(tables)))
+        tables.append(table(name, rows[name], report, exact, raced(work / name, data, rows[name], end)))
         note(f"{name}: timed", start)
         foot = f"Made and judged in {spent(start)}, each recipe within {given.limit} s of the processor.\n"
-        (work / "peers.md").write_text("\n".join([*tables, foot]))
+        write_text(work / "peers.md", "\n".join([*tables, foot]))
     print((work / "peers.md").read_text())
 
 
-def ordered(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """(recipe's file, recipe): the documented one of every peer, then the best, then those that say they are slow."""
+def ordered(names: Sequence[str], paths: Sequence[Path]) -> list[tuple[str, Path, str]]:
+    """(workload, recipe's file, recipe): of a workload what is documented, then the best; what is slow at the end."""
     found = {path: load(path) for path in paths}
-    pairs = [(path, name) for name in RECIPES for path in paths if hasattr(found[path], name)]
-    return sorted(pairs, key=lambda pair: pair[1] in getattr(found[pair[0]], "SLOW", ()))
+    all_of = [
+        (name, path, recipe) for name in names for recipe in RECIPES for path in paths if hasattr(found[path], recipe)
+    ]
+    return sorted(all_of, key=lambda each: each[2] in getattr(found[each[1]], "SLOW", ()))
 
 
 def is_made(kept: Row | None, path: Path) -> bool:

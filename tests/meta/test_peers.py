@@ -142,6 +142,8 @@ def test_a_run_with_no_time_left_names_every_recipe_and_the_next_makes_what_is_m
         body = f'"""{name}: a test."""\nREQUIRES = ("numpy",)\nDTYPE, SLOW = "u8s8", {slow}\n'
         recipes = "".join(f"def {each}(model, _, out):\n    out.write_bytes(b'')\n" for each in peers.RECIPES)
         (tmp_path / "recipes" / f"{name}.py").write_text(body + recipes)
+    found = [each[:2] for each in peers.ordered(("one", "two"), sorted((tmp_path / "recipes").glob("*.py")))]
+    assert [(name, path.stem) for name, path in found[::2]] == [("one", "b"), ("two", "b"), ("one", "a"), ("two", "a")]
     monkeypatch.setattr(peers, "HERE", tmp_path)
     for name in ("judged", "exactly", "raced"):
         monkeypatch.setattr(peers, name, lambda *_: {})
