@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,13 +26,17 @@ RECIPES = sorted((FOLDER / "recipes").glob("*.py"))
 
 
 @pytest.fixture(scope="module")
-def peers() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("peers", FOLDER / "peers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def peers() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        yield importlib.import_module("peers")
+    for name in ("peers", "peers_table"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def peers_table(peers: ModuleType) -> ModuleType:
+    return importlib.import_module("peers_table")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -44,7 +49,7 @@ def test_a_recipe_says_what_it_needs_and_loads_without_its_tool(path: Path, peer
     assert ":" in found.__doc__.splitlines()[0]
 
 
-def test_the_table_has_what_was_measured_and_why_the_rest_was_not(peers: ModuleType) -> None:
+def test_the_table_has_what_was_measured_and_why_the_rest_was_not(peers_table: ModuleType) -> None:
     took = {"failed": None, "seconds": 12.34, "cpu": 8.1, "mb": 640.0, "version": "1.2", "dtype": "u8s8"}
     rows: dict[str, dict[str, Any]] = {
         "tool_documented": {"peer": "Tool, documented", **took},
@@ -58,7 +63,7 @@ def test_the_table_has_what_was_measured_and_why_the_rest_was_not(peers: ModuleT
     ]  # fmt: skip
     content = report(results, {"cpu": "some", "isa": ["avx2"]})
     exact = {"tool_documented": (371, 0.98, 21.0)}
-    lines = peers.table("digits", rows, content, exact, {"tool_documented": {1: 0.5}}).splitlines()
+    lines = peers_table.table("digits", rows, content, exact, {"tool_documented": {1: 0.5}}).splitlines()
     assert lines[2:6] == [
         "| Near, best (1.2, `u8s8`) | 378 | 0.9950 | 20.0 | 378 | 1.00 |  |  | 12 (8) | 640 |",
         "| Tool, documented (1.2, `u8s8`) | 371 | 0.9800 | 21.0 | 370 | 1.00 | 0.50 |  | 12 (8) | 640 |",
@@ -69,28 +74,30 @@ def test_the_table_has_what_was_measured_and_why_the_rest_was_not(peers: ModuleT
     assert {line.count("|") for line in lines[:6]} == {11}
 
 
-def test_a_bias_whose_axis_only_the_optimizer_mends_is_mended(peers: ModuleType, tmp_path: Path) -> None:
+def test_a_bias_whose_axis_only_the_optimizer_mends_is_mended(peers_table: ModuleType, tmp_path: Path) -> None:
     model = autoencoder(tmp_path / "model.onnx")
     loaded = onnx.load(model)
     node = onnx.helper.make_node("DequantizeLinear", ["flat", "scale"], ["out"], axis=1)
     loaded.graph.node.append(node)
     loaded.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(3, np.int32), "flat"))
     onnx.save(loaded, model)
-    assert onnx.load_from_string(peers.unoptimized(model)).graph.node[-1].attribute[0].i == 0
+    assert onnx.load_from_string(peers_table.unoptimized(model)).graph.node[-1].attribute[0].i == 0
 
 
-def test_files_of_the_same_nodes_and_shapes_are_raced_once(peers: ModuleType, tmp_path: Path) -> None:
+def test_files_of_the_same_nodes_and_shapes_are_raced_once(peers_table: ModuleType, tmp_path: Path) -> None:
     paths = [autoencoder(tmp_path / f"{name}.onnx") for name in ("one", "two")]
     changed = onnx.load(paths[1])
     values = onnx.numpy_helper.to_array(changed.graph.initializer[0])
     changed.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(2 * values, changed.graph.initializer[0].name))
     onnx.save(changed, paths[1])
-    one, two = (peers.graph_of({"backend": "onnxruntime", "path": path}) for path in paths)
+    one, two = (peers_table.graph_of({"backend": "onnxruntime", "path": path}) for path in paths)
     assert one == two
     changed.graph.node.pop()
     onnx.save(changed, paths[1])
-    assert peers.graph_of({"backend": "onnxruntime", "path": paths[1]}) != one
-    assert peers.graph_of({"backend": "torch", "path": "a.pt"}) != peers.graph_of({"backend": "torch", "path": "b.pt"})
+    assert peers_table.graph_of({"backend": "onnxruntime", "path": paths[1]}) != one
+    assert peers_table.graph_of({"backend": "torch", "path": "a.pt"}) != peers_table.graph_of(
+        {"backend": "torch", "path": "b.pt"}
+    )
 
 
 def test_a_recipe_that_fails_says_its_last_words_and_one_that_works_what_it_took(
@@ -135,7 +142,7 @@ def test_a_recipe_that_takes_too_long_or_dies_is_ended(body: str, why: str, peer
 
 
 def test_a_run_with_no_time_left_names_every_recipe_and_the_next_makes_what_is_missing(
-    peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    peers: ModuleType, peers_table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "recipes").mkdir()
     for name, slow in (("a", '("documented", "best")'), ("b", "()")):
@@ -146,10 +153,10 @@ def test_a_run_with_no_time_left_names_every_recipe_and_the_next_makes_what_is_m
     assert [(name, path.stem) for name, path in found[::2]] == [("one", "b"), ("two", "b"), ("one", "a"), ("two", "a")]
     monkeypatch.setattr(peers, "HERE", tmp_path)
     for name in ("judged", "exactly", "raced"):
-        monkeypatch.setattr(peers, name, lambda *_: {})
+        monkeypatch.setattr(peers_table, name, lambda *_: {})
     monkeypatch.setattr(peers, "prepared", lambda name, data, folder: (folder / "m.onnx", folder / "m.onnx", None))
     monkeypatch.setattr(
-        peers, "table", lambda name, rows, *_: "\n".join(f"{key} {rows[key]['failed']}" for key in rows)
+        peers_table, "table", lambda name, rows, *_: "\n".join(f"{key} {rows[key]['failed']}" for key in rows)
     )
     command = ["peers.py", "--data", str(tmp_path), "--work", str(tmp_path / "work"), "--workload", "cifar10"]
     np.savez(tmp_path / "calibration.npz", x=np.zeros(1, np.float32))
