@@ -4,16 +4,19 @@ Every recipe (``recipes/NAME.py``) runs in a process of its own, in an environme
 is not installed twice, and what the tool wants otherwise hides it. Seconds and peak memory are of that process. All
 files are then judged by ptq as foreign artifacts of one workload, in one run, and timed against the float model of
 their runtime. Which recipe is best is what the tool's documentation says of accuracy: nobody looked at the images that
-are judged. A recipe that cannot be installed, fails, or takes longer than LIMIT is a row with the reason.
+are judged. A recipe that cannot be installed, fails, takes longer than LIMIT, or has no time left in the minutes of the
+whole run is a row with the reason.
 
-    python tests/benchmarks/peers.py --data DIR --work FOLDER [--workload cifar10] [--peer nncf] ...
+    python tests/benchmarks/peers.py --data DIR --work FOLDER [--workload cifar10] [--peer nncf] [--minutes 50] ...
 
-writes FOLDER/peers.md. tox -e peers does.
+writes FOLDER/peers.md, after each workload. tox -e peers does. A second call with the same FOLDER makes what is
+missing: environments, and artifacts whose recipe's file is as it was, are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import os
@@ -26,7 +29,7 @@ import sysconfig
 import tempfile
 import time
 import venv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +37,11 @@ HERE = Path(__file__).parent
 WORKLOADS = ("cifar10", "imagenet")
 RECIPES = ("documented", "best")
 LIMIT = 600
-"""Processor seconds that a recipe may take: five minutes of two cores."""
-CONFTEST = """
-import sys
-from pathlib import Path
-
-sys.path.insert(0, {here!r})
-import peers
-
-
-def pytest_ptq_workloads(data):
-    return [peers.workload(Path(__file__).parent, data)]
-"""
-BARS = '["*"]\nfloor = 0.0\nmin_integer_share = 0.0\nwhy = "peers are compared here, not judged"\n'
-HEAD = (
-    "| quantizer | right | agree | SQNR, dB | right here | int | time / FP32, batch 1 | batch 64 | s (CPU) | MB |\n"
-    "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
-)
-Rows = dict[str, dict[str, Any]]
+"""Processor seconds that a recipe may take: five minutes of two cores. By the clock it may take twice as many, as a
+machine that others use needs, so that what hangs ends too."""
+MINUTES, JUDGING = 50.0, 8.0
+"""Minutes of the run, so that with tox's own environment it is an hour, and those kept for judging each workload."""
+Row = dict[str, Any]
 
 
 def main() -> None:
@@ -64,35 +54,81 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where environments, artifacts and tables go")
     parser.add_argument("--workload", action="append", choices=WORKLOADS, help="only this; may be repeated")
     parser.add_argument("--peer", action="append", help="make only this again; others are as they were made last")
-    parser.add_argument("--limit", type=int, default=LIMIT, help="processor seconds of a recipe")
+    parser.add_argument(
+        "--limit", type=int, default=LIMIT, help="processor seconds of a recipe; by the clock twice as many"
+    )
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of the whole run")
     given = parser.parse_args()
     if given.data is None:
         parser.error("no data: name the folder with --data or PTQ_DATA")
+    from peers_table import exactly, judged, raced, table  # not above: the tools' environments have no ptq
+
+    from ptq.files import write_text
+
     start, data, work = time.perf_counter(), Path(given.data).resolve(), Path(given.work).resolve()
     recipes = [path for path in sorted((HERE / "recipes").glob("*.py")) if not given.peer or path.stem in given.peer]
-    pythons = {path: environment(path.stem, load(path), work / "environments") for path in recipes}
-    note(f"{len(pythons)} environments", start)
-    tables = []
-    for name in given.workload or WORKLOADS:
-        folder = work / name
-        folder.mkdir(parents=True, exist_ok=True)
-        given_model, model, inputs = prepared(name, data, folder)
-        kept = folder / "rows.json"
-        rows: Rows = json.loads(kept.read_text()) if kept.is_file() else {}
-        for path, (python, failed) in pythons.items():
-            taken = given_model if hasattr(load(path), "SOURCE") else model
-            rows.update(made(path, python, failed, taken, inputs, folder, given.limit))
-            kept.write_text(json.dumps(rows, indent=1))
-            note(f"{name}: {path.stem}", start)
-        report = judged(folder, data)
+    names, pythons, models, rows = given.workload or WORKLOADS, {}, {}, {}
+    for name in names:
+        (work / name).mkdir(parents=True, exist_ok=True)
+        models[name] = prepared(name, data, work / name)[:2]
+        kept = work / name / "rows.json"
+        rows[name] = json.loads(kept.read_text()) if kept.is_file() else {}
+        note(f"{name}: prepared", start)
+    for name, path, recipe in ordered(names, recipes):
+        folder, key = work / name, f"{path.stem}_{recipe}"
+        if not given.peer and is_made(rows[name].get(key), path):
+            continue
+        end = start + 60 * (given.minutes - JUDGING * len(names))
+        left = end - time.perf_counter()
+        if left > 0 and path not in pythons:
+            pythons[path] = environment(path.stem, load(path), work / "environments", left)
+            note(f"environment of {path.stem}", start)
+            left = end - time.perf_counter()
+        why = f"no time left in {given.minutes:g} minutes" if left <= 0 else pythons[path][1]
+        if why:
+            rows[name][key] = row(path, recipe, folder, why)
+        else:
+            taken = models[name][0 if hasattr(load(path), "SOURCE") else 1]
+            seconds = min(2.0 * given.limit, left)
+            rows[name][key] = made(path, recipe, pythons[path][0], taken, folder, given.limit, seconds)
+        write_text(folder / "rows.json", json.dumps(rows[name], indent=1))
+        note(f"{name}: {key}: {rows[name][key]['failed'] or 'made'}", start)
+    tables: list[str] = []
+    for name in names:
+        report = judged(work / name, data)
         note(f"{name}: judged", start)
-        tables.append(table(name, rows, report, exactly(folder, data, rows, report), raced(folder, data, rows)))
+        exact = exactly(work / name, data, rows[name], report)
+        note(f"{name}: scored in exact arithmetic", start)
+        end = start + 60 * (given.minutes - JUDGING * (len(names) - 1 - len(tables)))
+        tables.append(table(name, rows[name], report, exact, raced(work / name, data, rows[name], end)))
         note(f"{name}: timed", start)
-    text = "\n".join(
-        [*tables, f"Made and judged in {spent(start)}, each recipe within {given.limit} s of the processor.\n"]
+        foot = f"Made and judged in {spent(start)}, each recipe within {given.limit} s of the processor.\n"
+        write_text(work / "peers.md", "\n".join([*tables, foot]))
+    print((work / "peers.md").read_text())
+
+
+def ordered(names: Sequence[str], paths: Sequence[Path]) -> list[tuple[str, Path, str]]:
+    """(workload, recipe's file, recipe): of a workload what is documented, then the best; what is slow at the end."""
+    found = {path: load(path) for path in paths}
+    all_of = [
+        (name, path, recipe) for name in names for recipe in RECIPES for path in paths if hasattr(found[path], recipe)
+    ]
+    return sorted(all_of, key=lambda each: each[2] in getattr(found[each[1]], "SLOW", ()))
+
+
+def is_made(kept: Row | None, path: Path) -> bool:
+    """Whether an earlier run made the artifact by the recipe as it is now."""
+    return (
+        kept is not None
+        and kept["failed"] is None
+        and kept.get("recipe") == digest(path)
+        and Path(kept["path"]).is_file()
     )
-    (work / "peers.md").write_text(text)
-    print(text)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def note(what: str, start: float) -> None:
@@ -138,23 +174,6 @@ def load(path: Path) -> Any:
     return module
 
 
-def workload(folder: Path, data: Path | None) -> Any:
-    """The workload of a folder with every file that was made as a foreign artifact; of ptq's own cases FP32 alone."""
-    import dataclasses
-
-    import ptq
-
-    rows = json.loads((folder / "rows.json").read_text())
-    made = {
-        key: ptq.Artifact(row["backend"], row["dtype"], row["path"])
-        for key, row in rows.items()
-        if row["failed"] is None
-    }
-    backends = {"onnxruntime", *(each.backend for each in made.values())}
-    (found,) = (each for each in ptq.builtin_workloads(data) if each.name == folder.name)
-    return dataclasses.replace(found, artifacts=made, include=lambda case: case.is_float and case.backend in backends)
-
-
 def prepared(name: str, data: Path, folder: Path) -> tuple[Path, Path, Path]:
     """The float model as it was given and as ONNX, and the calibration images by input name, all as files."""
     import numpy as np
@@ -183,210 +202,76 @@ def images(samples: Any, name: str) -> Any:
     return np.concatenate(parts).astype(np.float32)
 
 
+def row(path: Path, name: str, folder: Path, failed: str | None) -> Row:
+    """A row that has no figures yet: whose recipe it is, where its artifact goes, and why there is none."""
+    recipe = load(path)
+    return {
+        "peer": f"{recipe.__doc__.split(':')[0]}, {name}", "backend": getattr(recipe, "BACKEND", "onnxruntime"),
+        "dtype": recipe.DTYPE, "path": str(folder / f"{path.stem}_{name}{getattr(recipe, 'SUFFIX', '.onnx')}"),
+        "recipe": digest(path), "failed": failed,
+    }  # fmt: skip
+
+
 def made(
-    path: Path, python: str, failed: str | None, model: Path, inputs: Path, folder: Path, limit: int = LIMIT
-) -> Rows:
-    """What each recipe of a peer gave, by ``PEER_RECIPE``: an artifact and what it took, or why not."""
-    recipe, rows = load(path), {}
-    for name in RECIPES:
-        if not hasattr(recipe, name):
-            continue
-        out = folder / f"{path.stem}_{name}{getattr(recipe, 'SUFFIX', '.onnx')}"
-        for old in filter(Path.is_file, folder.glob(f"{out.stem}.*")):  # weights beside the file are some tools' too
-            old.unlink()
-        words = (Path(__file__).resolve(), "make", path, name, model, inputs, out, limit)
-        with tempfile.TemporaryDirectory() as store:
-            # without this checkout's folder, whose names would hide those of the tools
-            kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-            isolated = {**kept, "PYTHONSAFEPATH": "1", "PTQ_CACHE": store}
-            why = failed or run([python, *map(str, words)], folder, isolated)
-        rows[f"{path.stem}_{name}"] = {
-            "peer": f"{recipe.__doc__.split(':')[0]}, {name}", "backend": getattr(recipe, "BACKEND", "onnxruntime"),
-            "dtype": recipe.DTYPE, "path": str(out), "failed": why,
-            **({} if why else json.loads(out.with_suffix(".json").read_text())),
-        }  # fmt: skip
-    return rows
+    path: Path, name: str, python: str, model: Path, folder: Path, limit: int = LIMIT, seconds: float | None = None
+) -> Row:
+    """An artifact and what it took, or why not; within `limit` s of the processor, and `seconds` by the clock."""
+    found = row(path, name, folder, None)
+    out = Path(found["path"])
+    for old in filter(Path.is_file, folder.glob(f"{out.stem}.*")):  # weights beside the file are some tools' too
+        old.unlink()
+    words = (Path(__file__).resolve(), "make", path, name, model, folder / "calibration.npz", out, limit)
+    with tempfile.TemporaryDirectory() as store:
+        # without this checkout's folder, whose names would hide those of the tools
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        isolated = {**kept, "PYTHONSAFEPATH": "1", "PTQ_CACHE": store}
+        why = run([python, *map(str, words)], folder, isolated, seconds)
+    return {**found, "failed": why} if why else {**found, **json.loads(out.with_suffix(".json").read_text())}
 
 
-def environment(name: str, recipe: Any, folder: Path) -> tuple[str, str | None]:
-    """(interpreter, why not): this one where it has what the peer requires, else a fresh one that lies over it."""
+def environment(name: str, recipe: Any, folder: Path, seconds: float | None = None) -> tuple[str, str | None]:
+    """(interpreter, why not): this one where it has what the peer requires, else one that lies over it, made once."""
     asked = "import importlib.metadata as m, sys; [m.version(name) for name in sys.argv[1:]]"
     if run([sys.executable, "-c", asked, *recipe.REQUIRES], None, None) is None:
         return sys.executable, None
     there = folder / name
-    venv.EnvBuilder(with_pip=True, clear=True).create(there)
     python = there / "bin" / "python"
+    if python.is_file() and run([str(python), "-c", asked, *recipe.REQUIRES], None, None) is None:
+        return str(python), None
+    venv.EnvBuilder(with_pip=True, clear=True).create(there)
     (site,) = there.glob("lib/python*/site-packages")
     (site / "beneath.pth").write_text("\n".join(dict.fromkeys(map(sysconfig.get_path, ("purelib", "platlib")))))
     alone = list(getattr(recipe, "NO_DEPENDENCIES", ()))
     rest = [each for each in recipe.REQUIRES if each not in alone]
     for packages in ([*rest], ["--no-deps", *alone] if alone else []):
         command = [str(python), "-m", "pip", "install", "--quiet", *packages]
-        if packages and (failed := run(command, None, None)) is not None:
+        if packages and (failed := run(command, None, None, seconds)) is not None:
             return str(python), f"not installed: {failed}"
     return str(python), None
 
 
-def run(command: list[str], folder: Path | None, environment: Mapping[str, str] | None) -> str | None:
-    """Run a command; its last words when it fails."""
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def run(
+    command: list[str], folder: Path | None, environment: Mapping[str, str] | None, seconds: float | None = None
+) -> str | None:
+    """Run a command; its last words when it fails. After `seconds` it is ended, with the processes that it started."""
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL, start_new_session=True,
+    ) as done:  # fmt: skip
+        try:
+            out, err = done.communicate(timeout=seconds)
+        except BaseException as error:
+            os.killpg(done.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return f"not ended in {seconds:.0f} s"
     if done.returncode == 0:
         return None
     if done.returncode == -signal.SIGXCPU:
         return f"over {command[-1]} s of the processor"
-    said = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
+    said = [line.strip() for line in (out + "\n" + err).splitlines() if line.strip()]
     errors = [line for line in said if re.match(r"(\w+\.)*\w*(Error|Exception)\b|ERROR|\S+-fp32: |\S+: unsupp", line)]
-    return (errors or said or ["said nothing"])[-1][:160]
-
-
-def judged(folder: Path, data: Path) -> Mapping[str, Any]:
-    """The JSON report of one run over all artifacts and the float models."""
-    (folder / "conftest.py").write_text(CONFTEST.format(here=str(HERE)))
-    (folder / "bars.toml").write_text(BARS)
-    (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "--pyargs", "ptq.suite", "-m", "accuracy or structure", "-q"]
-    options = ["--ptq-data", str(data), "--ptq-json", "out.json", "--ptq-html", "out.html"]
-    subprocess.run([*command, *options, "-p", "no:randomly", "-p", "no:cacheprovider"], cwd=folder, check=False)
-    report: dict[str, Any] = json.loads((folder / "out.json").read_text())
-    return report
-
-
-def raced(folder: Path, data: Path, rows: Rows) -> dict[str, dict[int, float]]:
-    """Time ratios to the float model of the same runtime, on one thread, by row and batch.
-
-    Files of the same nodes and the same shapes are raced once: scales do not change how long a kernel takes.
-    """
-    import ptq
-    from ptq.engine.pipeline import Pipeline
-    from ptq.engine.store import Store
-    from ptq.latency.race import BATCHES, race
-    from ptq.latency.ratio import Budget, measure_ratio
-
-    pipeline, budget = Pipeline(workload(folder, data), Store()), Budget(seconds=4, first=2)
-    known: dict[Any, dict[int, float]] = {}
-    for key, row in rows.items():
-        if row["failed"] is None and (graph := graph_of(row)) not in known:
-            known[graph] = {}
-            case = ptq.Case(folder.name, row["backend"], row["dtype"], key)
-            for batch in BATCHES:
-                try:
-                    ready = race(pipeline, case, batch, None, None, ())
-                    ratio = measure_ratio(ready.reference, ready.predict, ready.inputs, None, budget)
-                except ptq.PtqError as error:
-                    note(f"{case.id} batch {batch}: {error}", time.perf_counter())
-                else:
-                    known[graph][batch] = ratio.value
-    return {key: known[graph_of(row)] for key, row in rows.items() if row["failed"] is None}
-
-
-def graph_of(row: Mapping[str, Any]) -> Any:
-    """What a file's time depends on: nodes, and the types and shapes of what is constant; its name where not ONNX."""
-    if row["backend"] != "onnxruntime":
-        return row["path"]
-    import onnx
-
-    graph = onnx.load(row["path"]).graph
-    return (
-        tuple((node.op_type, len(node.input)) for node in graph.node),
-        tuple(sorted((each.data_type, tuple(each.dims)) for each in graph.initializer)),
-    )
-
-
-def exactly(folder: Path, data: Path, rows: Rows, report: Mapping[str, Any]) -> dict[str, tuple[int, float, float]]:
-    """(right, agreement, SQNR in dB) of onnxruntime's u8s8 files in float arithmetic between quantizers, by row.
-
-    That is what a CPU with exact kernels gives. One without VNNI saturates sums of 16 bits in u8s8, whoever made the
-    file; on one with VNNI nothing is to be done here.
-    """
-    import numpy as np
-    import onnxruntime as ort
-
-    from ptq.engine.pipeline import Pipeline
-    from ptq.engine.store import Store
-
-    if any("vnni" in each for each in report["environment"]["isa"]):
-        return {}
-    pipeline = Pipeline(workload(folder, data), Store())
-    (name,) = pipeline.contracts
-    samples = pipeline.evaluation_samples
-    targets, inputs = np.asarray(samples.targets), images(samples, name)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-
-    def outputs(path: Path) -> Any:
-        session = ort.InferenceSession(unoptimized(path), options, providers=["CPUExecutionProvider"])
-        parts = np.array_split(inputs, len(inputs) // 50)
-        return np.concatenate([session.run(None, {session.get_inputs()[0].name: part})[0] for part in parts])
-
-    reference, found = outputs(folder / "float.onnx"), {}
-    for key, row in rows.items():
-        if row["failed"] is None and row["backend"] == "onnxruntime":
-            made = outputs(Path(row["path"]))
-            right, same = (made.argmax(1) == targets).sum(), (made.argmax(1) == reference.argmax(1)).mean()
-            noise = max(float(((reference - made) ** 2).sum()), 1e-30)
-            found[key] = int(right), float(same), float(10 * np.log10(float((reference**2).sum()) / noise))
-    return found
-
-
-def unoptimized(path: Path) -> bytes:
-    """The model, valid without the optimizer: a bias has one axis, whatever Neural Compressor says of its scales."""
-    import onnx
-
-    model = onnx.load(path)
-    flat = {each.name for each in model.graph.initializer if len(each.dims) == 1}
-    for node in model.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in flat:
-            for attribute in node.attribute:
-                attribute.i = 0 if attribute.name == "axis" else attribute.i
-    return model.SerializeToString()
-
-
-def table(
-    name: str, rows: Mapping[str, Mapping[str, Any]], report: Mapping[str, Any],
-    exact: Mapping[str, tuple[int, float, float]], times: Mapping[str, Mapping[int, float]],
-) -> str:  # fmt: skip
-    """Markdown: a line an artifact, nearest to the float model first, then those that are not, then what it ran on."""
-    by = {row["method"]: row for row in report["results"]}
-    (fp32,) = (row for row in report["results"] if row["id"] == f"{name}-onnxruntime-fp32")
-    lines = list(_lines(rows, by, exact, times))
-    failed = [f"| {row['peer']} | | | | | | | | | {row['failed']} |" for row in rows.values() if row["failed"]]
-    environment = report["environment"]
-    isa, exactness = ", ".join(environment["isa"]), "All columns are as it runs there."
-    if exact:
-        exactness = (
-            "It has no VNNI: its u8s8 kernels saturate sums of 16 bits, so files for onnxruntime are scored with float "
-            "arithmetic between the quantizers, as a CPU with VNNI computes them; `right here` is as it runs."
-        )
-    foot = f"{name}: FP32 {fp32['correct']}/{fp32['n']}, on {environment['cpu']} ({isa}). {exactness}"
-    return "\n".join([HEAD, *lines, *failed, "", foot, ""])
-
-
-def _lines(
-    rows: Mapping[str, Mapping[str, Any]], by: Mapping[str, Mapping[str, Any]],
-    exact: Mapping[str, tuple[int, float, float]], times: Mapping[str, Mapping[int, float]],
-) -> Iterator[str]:  # fmt: skip
-    cells = []
-    for key, row in rows.items():
-        if row["failed"] is None:
-            result = by[key]
-            if result["value"] is None:
-                cells.append((0.0, [row["peer"], *[""] * 8, result["reason"]]))
-                continue
-            here = (result["correct"], result["agreement"], result["sqnr_db"])
-            right, agreement, sqnr = exact.get(key, here)
-            cells.append((agreement, [
-                f"{row['peer']} ({row['version']}, `{row['dtype']}`)", str(right), f"{agreement:.4f}",
-                _form(sqnr, ".1f"), str(here[0]), _form(result["integer_share"], ".2f"),
-                _form(times.get(key, {}).get(1), ".2f"), _form(times.get(key, {}).get(64), ".2f"),
-                f"{row['seconds']:.0f} ({row['cpu']:.0f})", _form(row["mb"], ".0f"),
-            ]))  # fmt: skip
-    for _, line in sorted(cells, key=lambda pair: -pair[0]):
-        yield f"| {' | '.join(line)} |"
-
-
-def _form(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    return (errors or said or [f"ended by signal {-done.returncode}"])[-1][:160]
 
 
 if __name__ == "__main__":

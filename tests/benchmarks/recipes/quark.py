@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 REQUIRES = ("amd-quark", "onnxruntime", "torch")
 DTYPE = "u8s8"
+SLOW = ("documented", "best")
+"""Its rows come last: it compiles its operators at the first import, and AdaRound takes minutes."""
 
 
 def documented(model: Path, inputs: Mapping[str, npt.NDArray[np.float32]], out: Path) -> None:
