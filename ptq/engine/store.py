@@ -231,9 +231,7 @@ class Store:
         with FileLock(lock):
             if (entry := self._found(step)) is not None:
                 return entry, "found"
-            prefix = f".making-{step.key}-"
-            for left in path.parent.glob(f"{prefix}*"):  # by a killed process: whoever holds the lock is alone
-                shutil.rmtree(left, ignore_errors=True)
+            prefix = f".making-{step.key}-"  # what a killed process leaves is swept when the next one starts
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
                 # names of their own: a request that was given up may still write to its file
                 temporary, how = Path(folder) / f"fetched{path.suffix}", "fetched"
