@@ -177,7 +177,10 @@ def tune_workload(
     deadline, given = Deadline(seconds), workload.evaluation
     whole: Samples = given() if callable(given) else given
     group = workload.metric.group if workload.metric else 1
-    halves = [replace(workload, evaluation=part(whole, which, group)) for which in (0, 1)]
+    if workload.tuning is None:
+        halves = [replace(workload, evaluation=part(whole, which, group)) for which in (0, 1)]
+    else:
+        halves = [replace(workload, evaluation=workload.tuning()), workload]
     try:
         with deadline.held():
             allowed = bar.allowed(Pipeline(halves[0], store, registry))
