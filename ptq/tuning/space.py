@@ -33,7 +33,7 @@ def levels(model: Any, minimise: str) -> list[list[Recipe]]:
     fast = "u8s7" if saturates() else "u8s8"
     found = [[(dtype, method) for method in (*dynamic, *static)] for dtype in (fast, "uint8")]
     if saturates():
-        found[0].append(("u8s8", "percentile_gptq_pairs"))
+        found[0].insert(found[0].index((fast, "percentile")) + 1, ("u8s8", "percentile_gptq_pairs"))
     if minimise == SIZE:
         small = [("u8s4", "mse_gptaq"), ("u8s4_edge8", "mse_gptaq"), ("u8s4", "mixed")]
         return [*([each] for each in small), *found]
