@@ -22,7 +22,7 @@ def unsaturated(weights: npt.NDArray[np.float32], axis: int | None = None) -> tu
     """`ranges`, symmetric, and so wide that products of signed bytes with unsigned ones, two added up, fit in 16 bits.
 
     x86 CPUs without VNNI add the products of two neighbours in 16 bits (vpmaddubsw): 255 * (a + b) fits where a + b, of
-    one sign, is 128 levels at most: 127 before each is rounded. That costs a channel of YOLO11n an eighth of its levels,
+    one sign, is 128 levels at most: 127 before each is rounded. That costs YOLO11n an eighth of its levels,
     where 7 bits cost it half. Neighbours are consecutive channels at one place of the kernel; where an output reads but
     one channel, kernels add up in 32 bits.
     """
