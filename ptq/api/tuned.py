@@ -169,7 +169,7 @@ def tune_workload(
     workload: Workload, bar: Bar, out: Path, minimise: str, batch: int, seconds: float,
     store: Store, registry: Registry, say: Callable[[str], None] = lambda line: None,
 ) -> Tuned:  # fmt: skip
-    """`tune` of a workload, judged by its `tuning` samples where it has such, and reported on all of its evaluation then;
+    """`tune` of a workload, judged by its `tuning` samples where it has such, and reported on all of its evaluation;
     `say` is given a line for every candidate."""
     if minimise not in (TIME, SIZE):
         raise PtqError(f"minimise={minimise!r}, but should be {TIME!r} or {SIZE!r}")
