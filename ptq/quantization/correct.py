@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,15 @@ from ptq.quantization.calibration import Calibration
 from ptq.quantization.gptq import bias_shift, fit_weights
 from ptq.quantization.plan import Plan, WeightGrid
 
+Bounds = Callable[[npt.NDArray[np.float32], int | None], tuple[weights.Doubles, weights.Doubles]]
 
-def correct(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tuple[Plan, str]:
+
+def correct(
+    model: Path, out: Path, plan: Plan, calibration: Calibration, bounds: Bounds = weights.ranges
+) -> tuple[Plan, str]:
     """A `ptq.quantization.plan.Correct` by GPTQ: weights rounded on the moments of their inputs, biases shifted, and
-    pooling over the whole map as GlobalAveragePool. A layer that has no moments keeps its weights.
+    pooling over the whole map as GlobalAveragePool. A layer that has no moments keeps its weights. `bounds` gives the
+    (low, high) of weights along an axis.
 
     Tensor names, and so activation ranges, stay as they were. A GlobalAveragePool gets an output scale
     of its own, where onnxruntime gives an AveragePool that of its input, several times too coarse for a mean.
@@ -37,7 +43,7 @@ def correct(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tup
             continue
         name, found = layer.node.input[1], seen[layer.output]
         axis = layer.axis if plan.per_channel else None
-        low, high = weights.ranges(layer.weights, axis)
+        low, high = bounds(layer.weights, axis)
         quantizer = plan.weight(name).weight_quantizer
         rounded, scale, zero_point = fit_weights(layer.rows, quantizer, low, high, found, centred=layer.has_bias)
         constants[name].CopyFrom(numpy_helper.from_array(layer.shaped(rounded), name))

@@ -246,7 +246,8 @@ class Search:
     def _beats(self, one: Trial) -> bool:
         """Whether a trial beats the best: by meeting the bar, surely before perhaps; then by cost; of one cost, by
         fewer nodes in float, then by what is left of the answers. That comes first of two whose intervals hold the bar:
-        so few samples cannot tell which of them meets it. Where none meets it, by the drop.
+        so few samples cannot tell which of them meets it. Where none meets it, what is left of the answers decides
+        unless their intervals lie apart: it is a mean over far more values than a metric has samples.
         """
         other = self.best
         if other is None:
@@ -254,11 +255,15 @@ class Search:
         (mine, low, high), (theirs, lowest, highest) = self._costs(one), self._costs(other)
         alike = low <= (1 + SAME) * highest and lowest <= (1 + SAME) * high
         unsure = all(each.drop.low <= self.max_drop <= each.drop.high for each in (one, other))
-        if alike and unsure and one.exclude == other.exclude and abs(one.kept_db - other.kept_db) > CLEAR_DB:
-            return one.kept_db > other.kept_db
+        peers, gain = alike and one.exclude == other.exclude, one.kept_db - other.kept_db
         fits, fitted = one.sure(self.max_drop), other.sure(self.max_drop)
-        if fits != fitted or not fits:
+        apart = one.drop.low > other.drop.high or other.drop.low > one.drop.high
+        if peers and unsure and abs(gain) > CLEAR_DB:
+            return gain > 0
+        if fits != fitted or (not fits and apart):
             return fits > fitted or (fits == fitted and one.drop.drop < other.drop.drop)
+        if not fits and abs(gain) > (0.0 if peers else CLEAR_DB):
+            return gain > 0
         if not alike:
             return mine < theirs
         return (-len(one.exclude), one.kept_db) > (-len(other.exclude), other.kept_db)
@@ -281,4 +286,4 @@ class Search:
         """The float model's answers on a few calibration samples."""
         passes = self.pipeline(()).passes
         model = passes.prepared.path
-        return Answers(model, spread(passes.checked, 6 if self._large else 8, fixed_batch(load(model))))
+        return Answers(model, spread(passes.checked, 12 if self._large else 8, fixed_batch(load(model))))

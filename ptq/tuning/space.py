@@ -17,7 +17,8 @@ def levels(model: Any, minimise: str) -> list[list[Recipe]]:
     """Lists of recipes for an `onnx.ModelProto`: those of a list are as fast, or as small, as one another, and the next
     list is asked where none of them will do.
 
-    u8s8 has the fastest kernels; where these saturate, u8s7 has the same and is right. Many convolutions of one channel
+    u8s8 has the fastest kernels; where these saturate, u8s7 has the same and is right, and so has u8s8 with weights no
+    pair of which saturates. Many convolutions of one channel
     each (depthwise) add equalization. Where most layers are products of matrices, activations may be quantized at run
     time.
     """
@@ -31,6 +32,8 @@ def levels(model: Any, minimise: str) -> list[list[Recipe]]:
     dynamic = ["dynamic_smooth_gptq", "dynamic"] if len(products) > len(convolutions) else []
     fast = "u8s7" if saturates() else "u8s8"
     found = [[(dtype, method) for method in (*dynamic, *static)] for dtype in (fast, "uint8")]
+    if saturates():
+        found[0].insert(found[0].index((fast, "percentile")) + 1, ("u8s8", "percentile_gptq_pairs"))
     if minimise == SIZE:
         small = [("u8s4", "mse_gptaq"), ("u8s4_edge8", "mse_gptaq"), ("u8s4", "mixed")]
         return [*([each] for each in small), *found]

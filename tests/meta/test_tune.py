@@ -22,6 +22,7 @@ from small_encoder import sentences, write_encoder
 
 import ptq
 from ptq.api.tuned import Tuned, tune_workload
+from ptq.cases import Case
 from ptq.cli import main
 from ptq.data.part import part
 from ptq.data.samples import ArraySamples
@@ -30,6 +31,7 @@ from ptq.engine.store import Store
 from ptq.engine.workload import Workload
 from ptq.errors import BadData, PtqError
 from ptq.metrics.fidelity import Fidelity
+from ptq.quantization.weights import ranges, unsaturated
 from ptq.report.tuned import page
 from ptq.tuning.bar import Bar
 from ptq.tuning.deadline import Deadline
@@ -193,16 +195,59 @@ def test_as_few_nodes_as_will_do_stay_in_float(mine: Workload, tmp_path: Path, m
     assert search.best.exclude == tuple(f"n{at}" for at in range(11))
 
 
-def test_a_sentence_encoder_is_given_methods_that_quantize_at_run_time(tmp_path: Path) -> None:
+def test_where_none_meets_the_bar_and_the_metric_cannot_tell_what_is_left_of_the_answers_decides(
+    mine: Workload, tmp_path: Path
+) -> None:
+    out = tmp_path / "o.onnx"
+    search = Search(mine, Store(tmp_path / "c"), Registry(), 0.5, "time", 1, Deadline(60), out, lambda line: None)
+
+    def trial(drop: float, kept_db: float, ratio: float = 0.7, half: float = 2.0) -> Trial:
+        interval = ptq.Interval(drop, drop - half, drop + half, 0.95)
+        return Trial(Case("mine", "onnxruntime", "u8s7", "mse"), (), interval, 64, kept_db, (ratio,) * 3, 1000)
+
+    search.best = trial(2.6, 8.0)
+    assert search._beats(trial(3.5, 9.0))  # as fast: the more of the answers
+    assert not search._beats(trial(2.5, 7.0))
+    assert not search._beats(trial(2.5, 9.0, ratio=0.9))  # slower, and not clearly better
+    assert search._beats(trial(2.5, 12.0, ratio=0.9))
+    assert not search._beats(trial(9.0, 30.0))  # the metric can tell
+    assert search._beats(trial(0.3, 7.0))  # meets the bar
+
+
+def test_samples_of_its_own_to_tune_on_leave_all_of_the_evaluation_to_report(mine: Workload, tmp_path: Path) -> None:
+    x, y = images(100)
+    made = found(replace(mine, tuning=lambda: ArraySamples(x, y)), tmp_path)
+    assert made.n == len(mine.evaluation.targets)  # type: ignore[union-attr, arg-type]
+    assert {each.n for each in made.trials} == {100}
+
+
+def test_pairs_of_weights_fit_in_16_bits_as_kernels_without_vnni_add_them_up() -> None:
+    random = np.random.default_rng(0)
+    for shape in ((16, 7, 3, 3), (16, 64, 1, 1), (8, 33)):
+        weights = random.normal(size=shape).astype(np.float32)
+        for fits, (low, high) in ((True, unsaturated(weights, 0)), (False, ranges(weights, 0))):
+            scale = np.maximum(-low, high) / 127
+            rows = np.rint(np.moveaxis(weights, 1, -1).reshape(shape[0], -1) / scale[:, None])
+            pairs = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2))).reshape(shape[0], -1, 2)
+            worst = max(np.maximum(pairs, 0).sum(-1).max(), np.maximum(-pairs, 0).sum(-1).max())
+            assert bool(255 * worst <= 32767) is fits
+    alone = random.normal(size=(16, 1, 3, 3)).astype(np.float32)
+    assert np.array_equal(unsaturated(alone, 0)[1], np.abs(alone).max(axis=(1, 2, 3)))
+
+
+def test_a_sentence_encoder_is_given_methods_that_quantize_at_run_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = onnx.load(write_encoder(tmp_path / "encoder.onnx"))
     assert {method for level in levels(model, "time") for _, method in level} >= {"dynamic", "dynamic_smooth_gptq"}
     write_model(tmp_path / "model.onnx", conv=True)
     convolutions = onnx.load(tmp_path / "model.onnx")
-    assert {method for level in levels(convolutions, "time") for _, method in level} == {
-        "percentile",
-        "mse",
-        "mse_gptq",
-    }
+    static = {(dtype, method) for dtype in ("u8s8", "uint8") for method in ("percentile", "mse", "mse_gptq")}
+    monkeypatch.setattr("ptq.tuning.space.saturates", lambda: False)
+    assert {each for level in levels(convolutions, "time") for each in level} == static
+    monkeypatch.setattr("ptq.tuning.space.saturates", lambda: True)
+    right = {each for level in levels(convolutions, "time") for each in level}
+    assert {each for each in right if each[0] == "u8s8"} == {("u8s8", "percentile_gptq_pairs")}
     words = ptq.Workload("words", tmp_path / "encoder.onnx", sentences(40), sentences(60, 1))
     made = found(words, tmp_path, floor=50.0)
     assert {"dynamic", "dynamic_smooth_gptq"} < {each.case.method for each in made.trials}
