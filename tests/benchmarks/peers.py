@@ -91,6 +91,8 @@ def main() -> None:
             taken = models[name][0 if hasattr(load(path), "SOURCE") else 1]
             seconds = min(2.0 * given.limit, left)
             rows[name][key] = made(path, recipe, pythons[path][0], taken, folder, given.limit, seconds)
+            if seconds == left and (rows[name][key]["failed"] or "").startswith("not ended"):
+                rows[name][key]["failed"] += f", what was left of {given.minutes:g} minutes"
         write_text(folder / "rows.json", json.dumps(rows[name], indent=1))
         note(f"{name}: {key}: {rows[name][key]['failed'] or 'made'}", start)
     tables: list[str] = []

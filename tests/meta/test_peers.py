@@ -169,6 +169,11 @@ def test_a_run_with_no_time_left_names_every_recipe_and_the_next_makes_what_is_m
         assert (tmp_path / "work" / "peers.md").read_text().splitlines()[:4] == [f"{key} {why}" for key in order]
     monkeypatch.setattr(peers, "made", None)  # all are there
     peers.main()
+    monkeypatch.setattr(peers, "made", lambda path, name, *_: peers.row(path, name, tmp_path, "not ended in 9 s"))
+    monkeypatch.setattr(sys, "argv", [*command, "--peer", "b", "--minutes", "9"])
+    peers.main()
+    cut = "b_documented not ended in 9 s, what was left of 9 minutes"
+    assert (tmp_path / "work" / "peers.md").read_text().splitlines()[0] == cut
 
 
 def test_layers_that_read_one_tensor_get_a_copy_each_for_nncf(peers: ModuleType, tmp_path: Path) -> None:
