@@ -169,8 +169,7 @@ def tune_workload(
     workload: Workload, bar: Bar, out: Path, minimise: str, batch: int, seconds: float,
     store: Store, registry: Registry, say: Callable[[str], None] = lambda line: None,
 ) -> Tuned:  # fmt: skip
-    """`tune` of a workload, judged by its `tuning` samples where it has such, and reported on all of its evaluation;
-    `say` is given a line for every candidate."""
+    """`tune` of a workload; `say` is given a line for every candidate."""
     if minimise not in (TIME, SIZE):
         raise PtqError(f"minimise={minimise!r}, but should be {TIME!r} or {SIZE!r}")
     if out.suffix != ".onnx":
@@ -178,10 +177,7 @@ def tune_workload(
     deadline, given = Deadline(seconds), workload.evaluation
     whole: Samples = given() if callable(given) else given
     group = workload.metric.group if workload.metric else 1
-    if workload.tuning is None:
-        halves = [replace(workload, evaluation=part(whole, which, group)) for which in (0, 1)]
-    else:
-        halves = [replace(workload, evaluation=workload.tuning()), workload]
+    halves = [replace(workload, evaluation=part(whole, which, group)) for which in (0, 1)]
     try:
         with deadline.held():
             allowed = bar.allowed(Pipeline(halves[0], store, registry))

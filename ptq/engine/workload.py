@@ -67,8 +67,6 @@ class Workload:
     as_evaluated: reads the images calibration is drawn from through the evaluation pipeline: each calibration input is
         then one of these, byte for byte. A `Reader` is not called where its files and its code are as they were. None:
         not checked.
-    tuning: labelled samples that are not evaluated: `ptq tune` judges its candidates by these, and reports every
-        evaluation sample. None: it halves the evaluation samples.
     invariants: what else must hold of the evaluation samples, by name; each raises `BadData` when it does not.
     unchecked: preprocessing checks that do not apply here, by name, and why: ``{"balance": "rare by nature"}``.
 
@@ -86,6 +84,5 @@ class Workload:
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     exclude: tuple[str, ...] = ("auto",)
     as_evaluated: Callable[[], Samples] | None = None
-    tuning: Callable[[], Samples] | None = None
     invariants: Mapping[str, Callable[[Samples], None]] = field(default_factory=dict)
     unchecked: Mapping[str, str] = field(default_factory=dict)

@@ -56,18 +56,18 @@ class Top1(Metric):
             )
         decided = outputs.argmax(axis=1)
         right = decided == labels
-        confusion = np.zeros((classes, classes), dtype=np.int64)
-        np.add.at(confusion, (labels, decided), 1)
-        rows = confusion.sum(axis=1)
+        # pairs that are there, not a table: of 1,000 classes that has a million places
+        pairs, counts = np.unique(np.stack([labels, decided], axis=1), axis=0, return_counts=True)
+        hits, rows = (np.bincount(each, minlength=classes) for each in (labels[right], labels))
         names = samples.class_names or tuple(str(each) for each in range(classes))
-        per_class = {names[each]: float(confusion[each, each] / rows[each]) for each in range(classes) if rows[each]}
+        per_class = {names[each]: float(hits[each] / rows[each]) for each in range(classes) if rows[each]}
         return Score(
             value=float(right.mean()),
             n=len(labels),
             correct=int(right.sum()),
             per_class=per_class,
             outcomes=right.astype(np.float64),
-            details={"confusion": confusion.tolist()},
+            details={"confusion": [[*pair, n] for pair, n in zip(pairs.tolist(), counts.tolist(), strict=True)]},
             chance=1 / classes,
         )
 

@@ -21,7 +21,7 @@ Schema ``ptq/1``, one object:
     - ``agreement``: share of equal decisions with FP32. ``sqnr_db``: of the outputs, null when equal to the bit.
       ``cosine``: mean over samples of the cosine of the outputs with FP32's, null where they cannot be compared.
     - ``per_class, fp32_per_class``: by class name, in the metric's unit. ``details``: what else the metric says, as
-      top1's ``confusion`` counts, [label][decision].
+      top1's ``confusion``, [label, decision, count] of each pair there is.
     - ``size_bytes, fp32_size_bytes``; ``integer_share``: compute nodes that really run in integer, 0..1.
     - ``calibration``: ``n, seed, digest, method``; empty where nothing was calibrated here.
     - ``seconds``: ``calibrate, quantize, evaluate``, when it was made (perhaps in an earlier run).

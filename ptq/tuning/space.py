@@ -17,8 +17,8 @@ def levels(model: Any, minimise: str) -> list[list[Recipe]]:
     """Lists of recipes for an `onnx.ModelProto`: those of a list are as fast, or as small, as one another, and the next
     list is asked where none of them will do.
 
-    u8s8 has the fastest kernels; where these saturate, u8s7 has the same and is right, and so has u8s8 with weights no
-    pair of which saturates. Many convolutions of one channel
+    u8s8 has the fastest kernels; where these saturate, u8s7 has the same and is right, and u8s8 whose pairs of
+    weights are kept within 16 bits nearly is. Many convolutions of one channel
     each (depthwise) add equalization. Where most layers are products of matrices, activations may be quantized at run
     time.
     """

@@ -26,9 +26,7 @@ _METHODS = ("minmax", "percentile", "mse", "entropy")
 
 
 def WORKLOAD(data: Path | None) -> Workload:
-    """Calibrated on 100 of train2017, seed 42, no label used; evaluated on every image of val2017.
-
-    `ptq tune` judges by the labels of train2017, and reports val2017."""
+    """Calibrated on 100 of train2017, seed 42, no label used; evaluated on every image of val2017."""
     return Workload(
         name="coco",
         model=partial(_model, data),
@@ -38,7 +36,6 @@ def WORKLOAD(data: Path | None) -> Workload:
         metric=MAP(),
         include=_include,
         as_evaluated=Reader(partial(_as_evaluated, data), partial(_files, data, "train2017")),
-        tuning=partial(_annotated, data, "train2017"),
         invariants={"letterbox": check_letterbox},
     )
 

@@ -78,6 +78,8 @@ def test_top1_counts_and_its_drop_is_tangos() -> None:
     fp32, _ = classified(right, labels)
     score = Top1().score(said, samples)
     assert (score.value, score.correct, score.chance) == (0.9, 90, 0.2)
+    assert score.per_class == {str(each): 0.9 for each in range(5)}
+    assert score.details["confusion"] == sorted([[k, (k + d) % 5, n] for k in range(5) for d, n in ((0, 18), (1, 2))])
     assert Top1().agreement(said, fp32) == 0.9
     interval = Top1().drop(said, fp32, samples, 0.95)
     assert (interval.drop, interval.p) == (pytest.approx(10), pytest.approx(2 / 1024))

@@ -170,6 +170,10 @@ def test_what_sets_up_is_run_by_ci() -> None:
     ci = (Path(__file__).parents[2] / ".ci" / "run").read_text()
     for line in lines("python"):
         assert f"\n{line.split('&&')[-1].strip()}\n" in ci, line
+    tox = (Path(__file__).parents[2] / "tox.ini").read_text()
+    named = re.findall(r"^\s*tox -e (\w+)", ci, re.MULTILINE)
+    assert "all" in named
+    assert [each for each in named if f"[testenv:{each}]" not in tox] == []  # tox refuses a name that it cannot parse
     for part in re.findall(r"-m (\w+)", "\n".join(lines("pytest"))):  # on real data, which no test here has
         assert re.search(rf"tox -e all -- -m .*\b{part}\b", ci), part
     extras = set(re.findall(r"'(?:\.|ptq)\[([a-z,]+)\]'", README))

@@ -214,13 +214,6 @@ def test_where_none_meets_the_bar_and_the_metric_cannot_tell_what_is_left_of_the
     assert search._beats(trial(0.3, 7.0))  # meets the bar
 
 
-def test_samples_of_its_own_to_tune_on_leave_all_of_the_evaluation_to_report(mine: Workload, tmp_path: Path) -> None:
-    x, y = images(100)
-    made = found(replace(mine, tuning=lambda: ArraySamples(x, y)), tmp_path)
-    assert made.n == len(mine.evaluation.targets)  # type: ignore[union-attr, arg-type]
-    assert {each.n for each in made.trials} == {100}
-
-
 def test_pairs_of_weights_fit_in_16_bits_as_kernels_without_vnni_add_them_up() -> None:
     random = np.random.default_rng(0)
     for shape in ((16, 7, 3, 3), (16, 64, 1, 1), (8, 33)):

@@ -1,4 +1,4 @@
-"""percentile_gptq_pairs: percentile ranges, and weights corrected with no pair of them that saturates 16 bits."""
+"""percentile_gptq_pairs: percentile ranges, and weights corrected on scales that keep pairs of them within 16 bits."""
 
 from __future__ import annotations
 
