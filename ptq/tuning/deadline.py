@@ -41,6 +41,7 @@ class Deadline:
 
         def heard(number: int, frame: FrameType | None) -> None:
             if rung.is_set():
+                rung.clear()  # once: a signal and the timer may both come
                 raise KeyboardInterrupt
 
         timer = threading.Timer(max(0.0, self.left - kept), ring)
@@ -51,7 +52,9 @@ class Deadline:
         try:
             yield
         finally:
-            timer.cancel()
-            timer.join()
-            if given is signal.SIG_IGN:
-                signal.signal(signal.SIGINT, given)
+            try:
+                timer.cancel()
+                timer.join()
+            finally:  # the timer may ring while it is cancelled
+                if given is signal.SIG_IGN:
+                    signal.signal(signal.SIGINT, given)
