@@ -1,4 +1,4 @@
-"""within_budget: the best model of a size, layers of four bits mixed with layers of eight."""
+"""within_budget: the best model of a size, layers of four bits mixed with layers of a byte a weight."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ptq.models.onnx_file import load
 from ptq.quantization.methods.mixed import mixed
 
 _WHOLE, _LEAST = ("u8s8", "mse_gptq"), ("u8s4", "mse_gptq")
+_SPARE = 64  # bytes that fields of other lengths may take
 
 
 def within_budget(
@@ -37,8 +38,7 @@ def within_budget(
     store, registry = store or Store(), registry or Registry()
     pipeline = calibrated(model, calibration, images=images, store=store, registry=registry)
     whole, least = (
-        pipeline.artifact(_case(pipeline.workload.name, dtype, method)).path.stat().st_size
-        for dtype, method in (_WHOLE, _LEAST)
+        pipeline.artifact(_case(pipeline.workload.name, dtype, method)).size for dtype, method in (_WHOLE, _LEAST)
     )
     most = int(budget * whole)
     if least > most:
@@ -47,7 +47,7 @@ def within_budget(
             f"{least:,}: allow {least / whole + 0.005:.2f} or more"
         )
     held = sum(layer.weights.size for layer in layers(load(pipeline.model.prepared)))
-    share = min(1.0, 0.5 + (most - least) / held)
+    share = min(1.0, 0.5 + max(0, most - least - _SPARE) / held)
     method = mixed(share, f"mixed_{round(1000 * share)}")
     wider = replace(registry, extra_methods=(*registry.extra_methods, method))
     case = _case(pipeline.workload.name, "u8s4", method.name)

@@ -111,7 +111,7 @@ def compare(
     ratio = measure_ratio(base, other, fed, max_ratio, Budget(seconds=seconds))
     verdict = judge_ratio(f"B against A, batch {size}", ratio, Bar("*", "", max_ratio=max_ratio))
     left, right = (
-        Side(model.path.name, model.backend.name, model.artifact.path.stat().st_size, ms, model.census)
+        Side(model.path.name, model.backend.name, model.artifact.size, ms, model.census)
         for model, ms in zip(models, (ratio.reference_ms, ratio.other_ms), strict=True)
     )
     return Comparison(left, right, size, ratio, verdict)

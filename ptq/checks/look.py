@@ -16,7 +16,7 @@ from ptq.engine.predictions import execution
 from ptq.engine.registry import reference_case
 from ptq.engine.sample_set import DECODERS
 from ptq.engine.step import Notes, Step
-from ptq.files import file_digest
+from ptq.files import known_digest
 
 if TYPE_CHECKING:
     from ptq.engine.store import Store
@@ -45,7 +45,7 @@ class Look(Step):
             runs = execution(pipeline.registry.backend(case), self._versions, pipeline.artifact(case))
             needs = {**runs, "output": output(pipeline)}
         elif self.check.needs == PIPELINE and isinstance(workload.as_evaluated, Reader):
-            files = [(path.name, file_digest(path)) for path in workload.as_evaluated.files()]
+            files = [(path.name, known_digest(path)) for path in workload.as_evaluated.files()]
             needs = {"as_evaluated": [files, workload.as_evaluated.read, versions(DECODERS)]}
         return {
             **needs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Quantize(Step):
     """The artifact of a case.
 
-    `model_digest` is over every form of the model; `chosen`, the ranges by (method, quantizer), is shared between
-    cases. The float case depends on nothing of calibration.
+    `model_digest` is over every form of `model`, whose prepared form is that of `passes`; `chosen`, the ranges by
+    (method, quantizer), is shared between cases. The float case depends on nothing of calibration.
     """
 
     kind: ClassVar[str] = "artifact"
@@ -74,7 +74,8 @@ class Quantize(Step):
         return (self.backend, method, *passes)
 
     def make(self, out: Path, store: Store) -> Notes | None:
-        return self.backend.quantize(self.case, self.model, self.calibration, out)
+        model = self.model if self.case.is_float else replace(self.model, prepared=self.passes.prepared.path)
+        return self.backend.quantize(self.case, model, self.calibration, out)
 
     @property
     def calibration(self) -> Calibration:

@@ -35,7 +35,7 @@ _INSTALLED = tuple(
     {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
 _DEPTH = 12
-_READING = f"1 {sys.version_info[:2]} ".encode()
+_READING = f"2 {sys.version_info[:2]} ".encode()
 """How a text is read: another number where `_parsed` finds something else in the same text."""
 Import = tuple[str, tuple[str, ...], int]
 """(module, names taken from it, level)."""
@@ -208,32 +208,38 @@ def _seal(digest: object, imports: object) -> str:
 
 
 def _parsed(text: bytes) -> tuple[str, tuple[Import, ...]]:
-    try:
-        tree = _Running().visit(ast.parse(text))
-    except (SyntaxError, ValueError):
-        return hashlib.sha256(text).hexdigest(), ()
+    """(digest, imports), one walk for both: this is most of the time of a first run."""
+    said: list[str] = []
     imports: list[Import] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
+    try:
+        _walk(ast.parse(text), said, imports)
+    except (SyntaxError, ValueError, RecursionError):
+        return hashlib.sha256(text).hexdigest(), ()
+    return hashlib.sha256("\0".join(said).encode("utf-8", "surrogatepass")).hexdigest(), tuple(imports)
+
+
+def _walk(node: ast.AST, said: list[str], imports: list[Import]) -> None:
+    """Say what a node runs. Docstrings, other strings that nothing reads, and what is for type checkers, do not."""
+    match node:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return
+        case ast.Import():
             imports += [(alias.name, (), 0) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        case ast.ImportFrom():
             imports.append((node.module or "", tuple(alias.name for alias in node.names), node.level))
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ptq":
+        case ast.Attribute(value=ast.Name(id="ptq")):
             imports.append(("ptq", (node.attr,), 0))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imports)
-
-
-class _Running(ast.NodeTransformer):
-    """Leaves out what does not run: docstrings, other strings that nothing reads, and what is for type checkers."""
-
-    def visit_If(self, node: ast.If) -> ast.AST:
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             node.body = []
-        return self.generic_visit(node)
-
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if text else self.generic_visit(node)
+    said.append(type(node).__name__)
+    for name in node._fields:
+        value = getattr(node, name, None)
+        for part in value if isinstance(value, list) else (value,):
+            if isinstance(part, ast.AST):
+                _walk(part, said, imports)
+            else:
+                said.append(repr(part))
+        said.append("]")
 
 
 def _read(path: Path) -> tuple[str, tuple[Import, ...]]:
@@ -258,7 +264,7 @@ def _closure(path: Path, module: str, stamp: tuple[int, int]) -> frozenset[str]:
             base = ".".join(package.split(".")[: len(package.split(".")) - level + 1]) if level else ""
             whole = ".".join(part for part in (base, name) if part)
             for target in _targets(whole, taken):
-                located = _locate(target, module)
+                located = _locate(target, module.partition(".")[0])
                 if located is not None and located not in found:
                     queue.append((located, target))
     return frozenset(_read(file)[0] for file in found)
@@ -275,7 +281,7 @@ def _targets(module: str, taken: tuple[str, ...]) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _locate(module: str, reader: str) -> Path | None:
-    """The file of a module, if its code is to be followed from module `reader`; without importing it."""
+    """The file of a module, if its code is to be followed from package `reader`; without importing it."""
     top, *rest = module.split(".")
     if not top:
         return None
@@ -297,7 +303,7 @@ def _locate(module: str, reader: str) -> Path | None:
     if not path.is_file():
         return None
     foreign = any(path.is_relative_to(part) for part in _INSTALLED)
-    return None if foreign and top != reader.split(".")[0] else path
+    return None if foreign and top != reader else path
 
 
 def _ptq_name(path: Path) -> str | None:

@@ -26,7 +26,7 @@ from ptq.engine.score import Compare, Compared
 from ptq.engine.store import Entry, Store
 from ptq.engine.workload import Source, Workload
 from ptq.errors import BadData, BadModel, NotInstalled, PtqError, Unsupported
-from ptq.files import file_digest
+from ptq.files import file_digest, known_digest
 from ptq.metrics.fidelity import fidelity_for
 from ptq.metrics.metric import Metric
 from ptq.metrics.top1 import Top1
@@ -277,11 +277,10 @@ class Pipeline:
         source = self.source
         # the float case takes the file as it is: it runs where preparation fails, too
         passes, method = self._passes, self.registry.methods.get(case.method)
-        if case.is_float:
-            model = FloatModel(source.onnx, source.onnx, source.keras, (), source.given)
-        else:
+        model = FloatModel(source.onnx, source.onnx, source.keras, (), source.given)
+        if not case.is_float:
             passes = self._rewritten(method.transforms if method else ())
-            model = replace(self.model, prepared=passes.prepared.path)
+            model = replace(model, exclude=self.workload.exclude)
         return Quantize(
             case=case,
             backend=self.registry.backend(case),
@@ -379,7 +378,7 @@ class Pipeline:
 def _tree_digest(path: Path) -> str:
     """sha256 in hex of a file, or of every file in a folder with its name."""
     if path.is_file():
-        return file_digest(path)
+        return known_digest(path)
     whole = hashlib.sha256()
     for file in sorted(each for each in path.rglob("*") if each.is_file()):
         whole.update(f"{file.relative_to(path).as_posix()} {file_digest(file)}\n".encode())

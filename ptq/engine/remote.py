@@ -55,6 +55,7 @@ class Made(TypedDict):
     """What making a file took, as the note beside it says: see `ptq.engine.store.Entry`."""
 
     digest: str
+    bytes: int
     seconds: float
     notes: dict[str, str]
     inputs: list[tuple[str, float]]
@@ -64,7 +65,6 @@ class _Entry(Made):
     schema: str
     key: str
     kind: str
-    bytes: int
     made_by: dict[str, Any]
 
 
@@ -119,15 +119,18 @@ class Remote:
             self._failed("reading", error)
             return None
         self.counts["fetched"] += entry["bytes"]
-        return Made(digest=entry["digest"], seconds=entry["seconds"], notes=entry["notes"], inputs=entry["inputs"])
+        return Made(
+            digest=entry["digest"], bytes=entry["bytes"], seconds=entry["seconds"], notes=entry["notes"],
+            inputs=entry["inputs"],
+        )  # fmt: skip
 
     def put(self, key: str, kind: str, path: Path, made: Made) -> None:
         """Add the file at `path`, which `key` made, unless it is there."""
         if self.read_only or not self._open("writing"):
             return
-        size = path.stat().st_size
+        size = made["bytes"]
         entry: _Entry = {
-            **made, "schema": SCHEMA, "key": key, "kind": kind, "bytes": size,
+            **made, "schema": SCHEMA, "key": key, "kind": kind,
             "made_by": {"libraries": versions(LIBRARIES), "isa": list(instruction_sets())},
         }  # fmt: skip
         target = f"cas/{made['digest']}"

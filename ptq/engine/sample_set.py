@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from ptq.engine.environment import versions
 from ptq.engine.fingerprint import fingerprint
 from ptq.engine.step import Notes, Step
 from ptq.errors import BadData
-from ptq.files import file_digest
+from ptq.files import known_digest
 
 if TYPE_CHECKING:
     from ptq.engine.store import Store
@@ -59,7 +60,7 @@ class ReadFacts(Step):
         return f"{self.where}: reading samples"
 
     def settings(self) -> Mapping[str, Any]:
-        files = [(path.name, file_digest(path)) for path in self.reader.files()]
+        files = [(path.name, known_digest(path)) for path in self.reader.files()]
         return {"files": files, "read": self.reader.read, "versions": versions(DECODERS)}
 
     def code(self) -> tuple[object, ...]:
@@ -112,7 +113,8 @@ class SampleSet:
             )
             code = fingerprint(type(self.raw), *held)
         facts = self.facts
-        return {"digest": facts.digest, "names": facts.class_names, "code": code, "versions": versions(DECODERS)}
+        names = hashlib.sha256(json.dumps(facts.class_names).encode()).hexdigest()
+        return {"digest": facts.digest, "names": names, "code": code, "versions": versions(DECODERS)}
 
     def fitted(self, signature: Signature) -> FittedSamples:
         """The samples as a model takes them."""

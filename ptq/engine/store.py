@@ -48,18 +48,30 @@ _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# What ptq keeps; `pt
 
 @dataclass(frozen=True)
 class Entry:
-    """A stored file: where it is, its sha256, what making it took, what its maker noted.
+    """A stored file: where it lies, its sha256, what making it took, what its maker noted.
 
     `seconds` leaves out what the steps it asked for took; `inputs` are those, as (kind, seconds). `made` is True when
-    this very call made it, False when it was found.
+    this very call made it, False when it was found. `verify` is called before the file is handed out to be read.
     """
 
-    path: Path
+    file: Path
     digest: str
     seconds: float = 0.0
     notes: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[tuple[str, float], ...] = ()
     made: bool = False
+    verify: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The file, to be read: its bytes have the digest, or were made again."""
+        self.verify()
+        return self.file
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.file.stat().st_size
 
 
 class NotThere(Exception):
@@ -70,10 +82,11 @@ class Store:
     """Files addressed by the key of the step that made them.
 
     A file appears under its name only when it is whole (written to a temporary name, then replaced), and a lock
-    per key makes concurrent processes build it once. Every file has a digest beside it; one that does not match is made
-    again, and a line says so. `root` defaults to ``PTQ_CACHE``, else the platform's cache folder. What is not there is
-    looked for in `remote` before it is made, and added to it when it was; without a `root`, it defaults to that of
-    ``PTQ_STORE``. `counts` says what was ``made``, ``fetched`` and ``found``, by kind.
+    per key makes concurrent processes build it once. Every file has its size and digest beside it: one of another size
+    is made again when it is asked for, one of other bytes when it is read, and a line says so. `root` defaults to
+    ``PTQ_CACHE``, else the platform's cache folder. What is not there is looked for in `remote` before it is made, and
+    added to it when it was; without a `root`, it defaults to that of ``PTQ_STORE``. `counts` says what was ``made``,
+    ``fetched`` and ``found``, by kind.
     """
 
     def __init__(self, root: Path | None = None, notify: Notify = silent, remote: Remote | None = None) -> None:
@@ -82,6 +95,7 @@ class Store:
         self.counts: Counter[tuple[str, str]] = Counter()
         self._notify = notify
         self._verified: dict[Path, tuple[int, int]] = {}
+        self._used: set[Path] = set()
         self._asked: list[list[tuple[str, float]]] = []
         self._nested: list[float] = []
         self._presence: FileLock | None = None
@@ -89,10 +103,10 @@ class Store:
         self._builds = True
 
     def get(self, step: Step) -> Entry:
-        """The entry of a step, made if it is not there yet or is damaged. Raises what making it raises: `Unsupported`
-        is kept like what is made, for many refuse only after long work.
+        """The entry of a step, made if it is not there yet. Raises what making it raises: `Unsupported` is kept like
+        what is made, for many refuse only after long work.
         """
-        entry, how = self._found(step), "found"
+        entry, how = self._noted(step), "found"
         if entry is None:
             entry, how = self._bring(step, self._builds)
         if entry is None:  # making it raises where it cannot be made
@@ -106,7 +120,7 @@ class Store:
 
     def find(self, step: Step) -> Entry | None:
         """The entry of a step if it is here, or in the remote; it is not made."""
-        entry = self._found(step)
+        entry = self._noted(step)
         if entry is not None or self.remote is None:
             return entry
         return self._bring(step, build=False)[0]
@@ -196,26 +210,61 @@ class Store:
                     f"{self.root}: another run uses it ({path.stem}); clear it when that has ended"
                 ) from None
 
-    def _found(self, step: Step) -> Entry | None:
+    def _noted(self, step: Step) -> Entry | None:
+        """The entry of a step by the note beside its file, which is read when `Entry.path` is asked for."""
         path = self._path(step)
         try:
-            stat = path.stat()
-            entry = _entry(path, json.loads(_sidecar(path).read_text(encoding="utf-8")))
+            size, content = path.stat().st_size, json.loads(_sidecar(path).read_text(encoding="utf-8"))
+            entry, noted = _entry(path, content), content.get("bytes", size)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self._notify(f"{step.title}: the note beside a kept file is damaged; made again")
             return None
-        stamp = (stat.st_mtime_ns, stat.st_size)
-        if self._verified.get(path) != stamp:
+        if noted != size:
+            self._notify(f"{step.title}: a kept file is damaged; made again")
+            return None
+        if path not in self._used:
+            self._used.add(path)
             self._attend()
-            if file_digest(path) != entry.digest:
-                self._notify(f"{step.title}: a kept file is damaged; made again")
-                return None
-            self._verified[path] = stamp
             with contextlib.suppress(OSError):  # the note's time is that of the last use, see `prune`
                 os.utime(_sidecar(path))
-        return entry
+        return replace(entry, verify=self._verifying(step, entry.digest))
+
+    def _found(self, step: Step) -> Entry | None:
+        """The entry of a step whose file is what its note says."""
+        entry = self._noted(step)
+        return entry if entry is not None and self._whole(entry, step.title) else None
+
+    def _whole(self, entry: Entry, title: str) -> bool:
+        """Whether a file has its digest; of one that was looked at, and has not changed since, it is known."""
+        try:
+            stat = entry.file.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size)
+            if self._verified.get(entry.file) != stamp:
+                if file_digest(entry.file) != entry.digest:
+                    self._notify(f"{title}: a kept file is damaged; made again")
+                    return False
+                self._verified[entry.file] = stamp
+        except FileNotFoundError:  # cleared meanwhile
+            return False
+        return True
+
+    def _verifying(self, step: Step, digest: str) -> Callable[[], None]:
+        """`_verify`, for an entry that outlives the store."""
+        root, store = self.root, weakref.ref(self)
+        return lambda: (store() or Store(root))._verify(step, digest)
+
+    def _verify(self, step: Step, digest: str) -> None:
+        """Make the file of a step again where it is not what `digest` says."""
+        if self._whole(Entry(self._path(step), digest), step.title):
+            return
+        entry, how = self._bring(step, self._builds)
+        if entry is None:
+            raise NotThere(step.title)
+        self.counts[step.kind, how] += 1
+        if entry.digest != digest:  # what was made of it since has the old bytes in its key
+            raise PtqError(f"{step.title}: a kept file was damaged, and other bytes were made again: run it once more")
 
     def _bring(self, step: Step, build: bool) -> tuple[Entry | None, str]:
         """The entry of a step that is not here, and whether it was ``made``, ``fetched``, or ``found`` after all; None
@@ -250,7 +299,7 @@ class Store:
                     raise self._unwritable(error) from error
         if self.remote is not None and how == "made":
             self.remote.put(step.key, step.kind, path, content)
-        entry = _entry(path, content)
+        entry = replace(_entry(path, content), verify=self._verifying(step, content["digest"]))
         return (replace(entry, made=True), how) if how == "made" else (entry, how)
 
     def _built(self, step: Step, temporary: Path) -> Made:
@@ -271,7 +320,8 @@ class Store:
             inputs, nested = self._asked.pop(), self._nested.pop()
             if self._nested:
                 self._nested[-1] += whole
-        return Made(digest=file_digest(temporary), seconds=whole - nested, notes=notes, inputs=inputs)
+        size = temporary.stat().st_size
+        return Made(digest=file_digest(temporary), bytes=size, seconds=whole - nested, notes=notes, inputs=inputs)
 
     def _path(self, step: Step) -> Path:
         return self.root / step.kind / step.key[:2] / (step.key + step.suffix)

@@ -7,7 +7,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -109,12 +109,18 @@ class Bars:
 
     path: Path
     bars: tuple[Bar, ...]
+    _known: dict[str, Bar] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def of(self, case_id: str) -> Bar:
         """The bar that governs a case: of those that match, the one with most literal characters.
 
         Raises `PtqError` when none matches or two are equally specific.
         """
+        if case_id not in self._known:
+            self._known[case_id] = self._of(case_id)
+        return self._known[case_id]
+
+    def _of(self, case_id: str) -> Bar:
         ranked = sorted(
             (bar for bar in self.bars if fnmatchcase(case_id, bar.pattern)), key=lambda bar: -bar.specificity
         )

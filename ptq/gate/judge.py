@@ -145,7 +145,7 @@ class Judge:
         limit = min((bar.ratio for bar in self._bars(case.id, stands_for) if bar.ratio is not None), default=None)
         pipeline = self.pipelines[case.workload]
         if base is not None and base.is_dir() and not new:
-            name = f"{case.id}{pipeline.artifact(case).path.suffix}"
+            name = f"{case.id}{pipeline.artifact(case).file.suffix}"
             if not (base / name).is_file():
                 raise PtqError(
                     f"{case.id}: no {name} in the folder given with --ptq-against, so there is no race: save it "
@@ -216,8 +216,8 @@ class Judge:
             per_class=score.per_class,
             fp32_per_class=fp32.per_class,
             details=score.details,
-            size_bytes=artifact.path.stat().st_size,
-            fp32_size_bytes=measured.fp32_artifact.path.stat().st_size,
+            size_bytes=artifact.size,
+            fp32_size_bytes=measured.fp32_artifact.size,
             integer_share=None if census is None else census.integer_share,
             calibration=_calibration(case, pipeline),
             seconds=measured.seconds,

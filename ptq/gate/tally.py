@@ -46,28 +46,30 @@ class Tally:
     absent: Counter[str] = field(default_factory=Counter)
     speed: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
-    def add(self, properties: Iterable[tuple[str, object]]) -> None:
-        """Take the properties of one test's report."""
-        given = list(properties)
+    def add(self, properties: Iterable[tuple[str, object]]) -> list[Mapping[str, Any]]:
+        """Take the properties of one test's report; returns what was judged in it, as JSON."""
+        given, judged = list(properties), []
         if RESULT not in (name for name, _ in given):
             self.absent.update(str(value) for name, value in given if name == ABSENT)
         for name, value in given:
             if name == GATE:
                 self.gates += 1
-            elif name == RESULT:
-                result = Result.from_json(json.loads(str(value)))
-                self.results[result.case.id] = result
-            elif name == STRUCTURE:
+            elif name in (RESULT, STRUCTURE, TIMING):
                 found = json.loads(str(value))
-                self.structures[found["id"]] = found
-            elif name == TIMING:
-                found = json.loads(str(value))
-                self.timings[f"{found['id']} {found['batch']} {found['against']}"] = found
+                judged.append(found)
+                if name == RESULT:
+                    result = Result.from_json(found)
+                    self.results[result.case.id] = result
+                elif name == STRUCTURE:
+                    self.structures[found["id"]] = found
+                else:
+                    self.timings[f"{found['id']} {found['batch']} {found['against']}"] = found
             elif name == CHECKED:
                 self.checked.add(str(value))
             elif name == SPEED:
                 found = json.loads(str(value))
                 self.speed[found["name"]] = {"value": found["value"], "bar": found["bar"]}
+        return judged
 
     def __bool__(self) -> bool:
         return bool(self.gates or self.checked or self.speed)

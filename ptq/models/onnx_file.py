@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Set
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ptq.data.signature import Signature, Tensor
 from ptq.errors import BadModel, one_line
-from ptq.files import file_digest, write_bytes
+from ptq.files import known_digest, while_unchanged, write_bytes
 from ptq.models.graph import tensors
 
 _SHOWN = 80  # characters of a name that are shown
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """What of a model is kept in memory: its inputs and outputs, ``onnx.ValueInfoProto``, and where tensors say that
+    their external data lie."""
+
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    locations: tuple[str, ...]
 
 
 def load(path: Path) -> Any:
@@ -31,12 +43,11 @@ def load(path: Path) -> Any:
 
 def signature(path: Path) -> Signature:
     """What the model takes and returns; `BadModel` when it takes or returns nothing, or a tensor without a shape."""
-    graph = _graph(path).graph
-    constants = {each.name for each in graph.initializer}
-    given = [each for each in graph.input if each.name not in constants]
+    outline = _outline(path)
+    given = outline.inputs
     inputs = [_tensor(path, each, "input") for each in given]
     firsts = {_size(each.type.tensor_type.shape.dim[0]) for each, said in zip(given, inputs, strict=True) if said.shape}
-    outputs = [_tensor(path, each, "output", firsts) for each in graph.output]
+    outputs = [_tensor(path, each, "output", firsts) for each in outline.outputs]
     if not inputs or not outputs:
         raise BadModel(f"{path}: {len(inputs)} inputs and {len(outputs)} outputs, but should have at least 1 of each")
     return Signature(tuple(inputs), tuple(outputs))
@@ -50,9 +61,9 @@ def files(path: Path) -> list[Path]:
 def digest(path: Path) -> str:
     """sha256 in hex over the file and, by name order, the external data it points at."""
     outside = check_external(path)
-    whole = hashlib.sha256(file_digest(path).encode())
+    whole = hashlib.sha256(known_digest(path).encode())
     for each in outside:
-        whole.update(each.name.encode() + file_digest(each).encode())
+        whole.update(each.name.encode() + known_digest(each).encode())
     return whole.hexdigest()
 
 
@@ -71,6 +82,18 @@ def serialized(model: Any, name: Path) -> bytes:
     except Exception as error:  # protobuf's own class, or a ValueError
         raise BadModel(f"{name}: too large for one file, ONNX allows 2 GB ({one_line(error)})") from error
     return content
+
+
+@while_unchanged
+def _outline(path: Path) -> _Outline:
+    model = _graph(path)
+    constants = {each.name for each in model.graph.initializer}
+    entries = (entry for tensor in tensors(model) for entry in tensor.external_data)
+    return _Outline(
+        tuple(deepcopy(each) for each in model.graph.input if each.name not in constants),
+        tuple(map(deepcopy, model.graph.output)),
+        tuple(dict.fromkeys(entry.value for entry in entries if entry.key == "location")),
+    )
 
 
 def _graph(path: Path) -> Any:
@@ -139,17 +162,16 @@ def check_external(path: Path) -> list[Path]:
     """
     folder = path.resolve().parent
     found = set()
-    for tensor in tensors(_graph(path)):
-        for location in [entry.value for entry in tensor.external_data if entry.key == "location"]:
-            said = f"{path}: external data {_quoted(location)}"
-            try:
-                file = (folder / location).resolve()
-                if not file.is_relative_to(folder):
-                    raise BadModel(f"{said} lies outside the model's folder; refused")
-                there = file.is_file()
-            except (OSError, ValueError) as error:  # a name of 1 MB, a NUL
-                raise BadModel(f"{said} is no name of a file ({one_line(error, _SHOWN)})") from error
-            if not there:
-                raise BadModel(f"{said} is not there; keep it beside the model")
-            found.add(file)
+    for location in _outline(path).locations:
+        said = f"{path}: external data {_quoted(location)}"
+        try:
+            file = (folder / location).resolve()
+            if not file.is_relative_to(folder):
+                raise BadModel(f"{said} lies outside the model's folder; refused")
+            there = file.is_file()
+        except (OSError, ValueError) as error:  # a name of 1 MB, a NUL
+            raise BadModel(f"{said} is no name of a file ({one_line(error, _SHOWN)})") from error
+        if not there:
+            raise BadModel(f"{said} is not there; keep it beside the model")
+        found.add(file)
     return sorted(found)

@@ -72,7 +72,7 @@ class CaseJudge:
         if result.red:
             _fail("\n".join([result.failure, *self._why(case)]))
         if result.verdict == FAIL:
-            pytest.xfail(result.reason)
+            _expected(result.reason)
         return result
 
     def structure(self, case: Case) -> None:
@@ -176,7 +176,7 @@ class CaseJudge:
         if verdict.red:
             _fail(verdict.reason)
         if verdict.name == FAIL:
-            pytest.xfail(verdict.reason)
+            _expected(verdict.reason)
 
 
 @contextmanager
@@ -186,6 +186,11 @@ def _failing_in_one_line(name: str) -> Iterator[None]:
         yield
     except PtqError as error:
         _fail(str(error) if str(error).startswith(name) else f"{name}: {error}")
+
+
+def _expected(reason: str) -> NoReturn:
+    """xfail, without a traceback that nobody is shown and pytest reads source files for."""
+    raise pytest.xfail.Exception(reason, pytrace=False)
 
 
 def _fail(reason: str) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ptq.errors import BadData, PtqError, one_line
 from ptq.gate.bars import GATES
 from ptq.gate.judge import Judge
 from ptq.gate.reference import References, load_references
-from ptq.gate.tally import CHECKED, GATE, RESULT, STRUCTURE, TIMING, Demand, Tally
+from ptq.gate.tally import CHECKED, GATE, Demand, Tally
 from ptq.gate.whole import Whole
 from ptq.plugin.fetching import Fetching
 from ptq.plugin.judging import judge_of
@@ -52,9 +53,9 @@ class Run:
         if report.failed:
             self._failed.append([report.nodeid, one_line(report.longreprtext.strip().rpartition("\n")[2], 1000)])
         if report.when == "call":
-            self._tally.add(report.user_properties)
+            judged = self._tally.add(report.user_properties)
             if report.outcome != "failed":
-                self._complaints += _swallowed(report)
+                self._complaints += _swallowed(report, judged)
         elif report.when == "teardown":
             self._ran.append(report.nodeid)
             for name, value in report.user_properties:
@@ -194,16 +195,15 @@ class Run:
             terminalreporter.write_line(plain(line), bold=True)
 
 
-def _swallowed(report: pytest.TestReport) -> list[str]:
+def _swallowed(report: pytest.TestReport, judged: list[Mapping[str, Any]]) -> list[str]:
     """A line for every red judgement of a test that did not fail, and for one that passed without any verdict."""
     told = Counter(name for name, _ in report.user_properties)
-    judged = [json.loads(str(value)) for name, value in report.user_properties if name in (RESULT, STRUCTURE, TIMING)]
     lines = [
         f"{report.nodeid}: {report.outcome}, but {found['id']} is red: the test swallows the failure of judge"
         for found in judged
         if found.get("red")
     ]
-    if report.outcome == "passed" and told[GATE] > sum(told[name] for name in (RESULT, STRUCTURE, TIMING, CHECKED)):
+    if report.outcome == "passed" and told[GATE] > len(judged) + told[CHECKED]:
         lines.append(f"{report.nodeid}: passed, but judge came to no verdict: the test swallows what it raises")
     return lines
 

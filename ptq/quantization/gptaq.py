@@ -31,7 +31,7 @@ from ptq.quantization.rounded import Rounded
 _BATCH = 32
 _PATCHES = 1 << 16  # a layer is judged by, over all samples
 _THREADS = 2  # batches at a time; what they give is the same
-_BYTES = 3 << 28  # of activations alive in the float model; of samples that need more, fewer are taken
+_BYTES = 3 << 29  # of activations alive in the float model; of samples that need more, fewer are taken
 
 
 def gptaq(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tuple[Plan, str]:
@@ -40,7 +40,7 @@ def gptaq(model: Path, out: Path, plan: Plan, calibration: Calibration) -> tuple
     What a layer should give is what it gives in the float model; where that is added to a tensor which is rounded
     already, what makes the sum that of the float model. The weights that come nearest from the rounded input are found
     by least squares, then rounded as GPTQ does, and the bias takes up the mean. Inputs are read, no labels; the first
-    ones alone where the activations of all would need more than 1.5 GB.
+    ones alone where the activations of all would need more than 3 GB.
 
     Source: Li et al. (2025), GPTAQ, arXiv:2504.02692: asymmetric calibration, from the rounded input towards the float
     output; Frantar et al. (2022), GPTQ, arXiv:2210.17323, for the rounding.

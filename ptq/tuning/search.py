@@ -207,7 +207,7 @@ class Search:
         gone = abs(compared.score.value - compared.fp32.value) > 0.5 * abs(compared.fp32.value)
         noise = to_db(float(self._answers.noise(artifact.path).max()))
         ratio = self._ratio(case, exclude, artifact.path, (measured.seconds["evaluate"] or 0.0) / n)
-        size = artifact.path.stat().st_size
+        size = artifact.size
         trial = Trial(case, exclude, compared.interval, n, noise, ratio, size, gone and compared.interval.drop > 0)
         self._last = trial
         self.trials.append(trial)

@@ -177,11 +177,31 @@ def test_a_damaged_note_is_made_again(tmp_path: Path, content: str) -> None:
 def test_one_changed_byte_is_seen_said_and_made_again(tmp_path: Path, damage: bytes) -> None:
     Store(tmp_path).get(bytes_of(b"1")).path.write_bytes(damage)
     said: list[str] = []
-    again = Store(tmp_path, said.append).get(bytes_of(b"1"))
-    assert again.made
-    assert again.path.read_bytes() == b"1"
+    store = Store(tmp_path, said.append)
+    assert store.get(bytes_of(b"1")).path.read_bytes() == b"1"
+    assert store.counts["artifact", "made"] == 1
     assert len(said) >= 1
     assert all("damaged; made again" in line for line in said)
+
+
+def test_a_changed_byte_costs_nothing_until_the_file_is_read(tmp_path: Path) -> None:
+    Store(tmp_path).get(bytes_of(b"1")).path.write_bytes(b"0")
+    said: list[str] = []
+    entry = Store(tmp_path, said.append).get(bytes_of(b"1"))
+    assert (entry.size, said) == (1, [])
+    assert entry.path.read_bytes() == b"1"  # the store is gone meanwhile
+    assert entry.file.read_bytes() == b"1"
+
+
+def test_other_bytes_than_those_that_were_damaged_stop_the_run(tmp_path: Path) -> None:
+    made = iter((b"1", b"2"))
+    step = Make(lambda out: out.write_bytes(next(made)) and None)
+    Store(tmp_path).get(step).path.write_bytes(b"0")
+    store = Store(tmp_path)
+    entry = store.get(step)
+    with pytest.raises(PtqError, match="other bytes were made again: run it once more"):
+        _ = entry.path
+    assert store.get(step).path.read_bytes() == b"2"
 
 
 def test_ptq_cache_moves_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -221,7 +241,7 @@ def test_a_store_that_another_run_uses_is_not_cleared(tmp_path: Path) -> None:
     assert entry.path.read_bytes() == b"1"
     del running
     Store(tmp_path).clear()
-    assert not entry.path.exists()
+    assert not entry.file.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

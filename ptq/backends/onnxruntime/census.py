@@ -183,10 +183,10 @@ def _simulated(artifact: Graph) -> str | None:
     """Which integers of the artifact onnxruntime's CPU kernels do not multiply, None when there are none."""
     import onnx
 
-    quantizers = [node for node in artifact.nodes if node.op_type in (*_QUANTIZE, *_DEQUANTIZE) and len(node.input) > 2]
-    kinds = {
-        artifact.initializers[node.input[2]].data_type for node in quantizers if node.input[2] in artifact.initializers
-    }
+    quantizers = [node for node in artifact.nodes if node.op_type in (*_QUANTIZE, *_DEQUANTIZE)]
+    # a zero point has the type of the integers; a constant may be without one
+    held = {name for node in quantizers for name in (*node.input[2:3], *node.input[:1])} & artifact.initializers.keys()
+    kinds = {artifact.initializers[name].data_type for name in held}
     names = sorted(onnx.helper.tensor_dtype_to_np_dtype(kind).name for kind in kinds)
     few = [name for name in names if name.endswith(("int4", "int16"))]
     return f"in float: onnxruntime has no integer kernel for {' and '.join(few)} on this CPU" if few else None
