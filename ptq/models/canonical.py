@@ -9,6 +9,8 @@ from copy import deepcopy
 from itertools import count
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ptq.models.graph import subgraphs
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ def canonical(model: onnx.ModelProto) -> bytes:
 
     But for what is inside a loop or a branch, see `order`.
     """
+    fix_shapes(model)
     for value in (*model.graph.input, *model.graph.output):
         for axis, size in enumerate(value.type.tensor_type.shape.dim):
             if size.dim_value <= 0:
@@ -34,6 +37,31 @@ def canonical(model: onnx.ModelProto) -> bytes:
     order(model.graph)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def fix_shapes(model: onnx.ModelProto) -> None:
+    """Make a constant of every shape that a Reshape computes, where all of it but one dimension is known.
+
+    TensorFlow folds such a chain (Shape, Gather, Slice, Concat) in most processes and leaves it in some: the same
+    function in other bytes. Where it is folded here, `order` drops the chain.
+    """
+    import onnx
+
+    known = {*(each.name for each in model.graph.initializer)}
+    known |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    computed = [node for node in model.graph.node if node.op_type == "Reshape" and node.input[1] not in known]
+    if not computed:
+        return
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {each.name: each.type.tensor_type for each in (*inferred.value_info, *inferred.output)}
+    for node in computed:
+        tensor = shapes.get(node.output[0])
+        sizes = [size.dim_value or -1 for size in tensor.shape.dim] if tensor and tensor.HasField("shape") else [-1, -1]
+        if sizes.count(-1) > 1:
+            continue
+        name = f"{node.output[0]}__0"
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(sizes, np.int64), name))
+        node.input[1] = name
 
 
 def order(graph: onnx.GraphProto) -> None:

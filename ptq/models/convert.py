@@ -49,9 +49,7 @@ def to_onnx(source: Path, out: Path) -> str:
 
     Names, layout and dtypes of inputs stay as the framework has them; the batch dimension varies where it does there,
     and is called N. The same file, versions and platform give the same bytes, but for a model with loops or branches
-    inside, and where TensorFlow leaves a chain of shapes unfolded: under heavy load it did in 2 of 12 conversions of
-    ResNet8, which is the same function in other bytes. Nothing is written unless the two models agree
-    (`Parity.check`), and no code a file names is run.
+    inside. Nothing is written unless the two models agree (`Parity.check`), and no code a file names is run.
 
     Raises `NotInstalled` without tensorflow or tf2onnx, `BadModel` when `source` is no such model or cannot be
     converted.

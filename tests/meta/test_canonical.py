@@ -98,3 +98,44 @@ def test_sizes_that_vary_lose_the_names_that_count_up() -> None:
     found = onnx.load_from_string(content).graph
     for value in (*found.input, *found.output):
         assert [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim] == ["N", 3, 0]
+
+
+def flattened(folded: bool) -> Any:
+    """A model that flattens (N, 4, 4): by a constant shape, or by a chain that computes it, as tf2onnx writes."""
+    constants = {"first__1": [0], "end__2": [1], "rest__3": [16], "shape__4": [-1, 16]}
+    chain = [
+        helper.make_node("Shape", ["x"], ["Shape__5"]),
+        helper.make_node("Slice", ["Shape__5", "first__1", "end__2", "first__1"], ["batch:0"]),
+        helper.make_node("Cast", ["batch:0"], ["Cast__6"], to=onnx.TensorProto.INT32),
+        helper.make_node("Cast", ["Cast__6"], ["Cast__7"], to=onnx.TensorProto.INT64),
+        helper.make_node("Concat", ["Cast__7", "rest__3"], ["Concat__8"], axis=0),
+    ]
+    nodes = [helper.make_node("Reshape", ["x", "shape__4" if folded else "Concat__8"], ["flat"])]
+    nodes = [*([] if folded else chain), *nodes, helper.make_node("Neg", ["flat"], ["y"])]
+    value = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", ["N", 4, 4]), ("y", ["N", 16]))
+    ]
+    weights = [numpy_helper.from_array(np.array(each, np.int64), name) for name, each in constants.items()]
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(helper.make_graph(nodes, "graph", value[:1], value[1:], weights), opset_imports=opset)
+
+
+def test_a_shape_that_is_computed_is_a_constant() -> None:
+    """TensorFlow folds the chain in most processes and leaves it in some: the bytes are the same."""
+    content = canonical(flattened(False))
+    assert content == canonical(flattened(True))
+    assert [node.op_type for node in onnx.load_from_string(content).graph.node] == ["Reshape", "Neg"]
+
+
+def test_a_shape_of_two_unknown_sizes_stays_computed() -> None:
+    """Reshape takes one -1; where two sizes vary, the chain is what the model computes."""
+    model = flattened(False)
+    del model.graph.initializer[2]  # rest__3: how many values a sample has, which the model is given
+    for name, shape in (("rest__3", [1]), ("x", ["N", "H", "W"])):
+        kind = onnx.TensorProto.INT64 if name == "rest__3" else onnx.TensorProto.FLOAT
+        model.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
+    del model.graph.input[0]
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None))
+    found = [node.op_type for node in onnx.load_from_string(canonical(model)).graph.node]
+    assert found == ["Shape", "Slice", "Cast", "Cast", "Concat", "Reshape", "Neg"]
