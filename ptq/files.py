@@ -8,19 +8,13 @@ import secrets
 import shutil
 import stat
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache, wraps
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 import platformdirs
 from filelock import FileLock, Timeout
-
-T = TypeVar("T")
-
-_FRESH = 2_000_000_000  # ns; file systems keep times to 2 s or finer
 
 
 @contextmanager
@@ -68,33 +62,6 @@ def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def while_unchanged(read: Callable[[Path], T]) -> Callable[[Path], T]:
-    """`read`, whose answer is kept in this process as long as the file's size and time stay.
-
-    Not that of a file which was just written: its next change may have the same time.
-    """
-
-    @lru_cache(maxsize=1 << 16)
-    def kept(path: Path, stamp: tuple[int, int, int]) -> T:
-        return read(path)
-
-    @wraps(read)
-    def known(path: Path) -> T:
-        try:
-            found = path.stat()
-        except OSError:  # `read` knows what to say
-            return read(path)
-        if time.time_ns() - found.st_mtime_ns < _FRESH:
-            return read(path)
-        return kept(path, (found.st_ino, found.st_mtime_ns, found.st_size))
-
-    return known
-
-
-known_digest = while_unchanged(file_digest)
-"""`file_digest` of what many steps depend on."""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ptq.engine.predictions import execution
 from ptq.engine.registry import reference_case
 from ptq.engine.sample_set import DECODERS
 from ptq.engine.step import Notes, Step
-from ptq.files import known_digest
+from ptq.stamps import known_digest
 
 if TYPE_CHECKING:
     from ptq.engine.store import Store

@@ -8,7 +8,6 @@ are keyed elsewhere. A file is read as Python reads it: comments, docstrings and
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -20,11 +19,11 @@ from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from ptq.files import cache_folder, file_digest
+from ptq.stamps import known_digest, remembered
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _FRAMEWORKS = frozenset({
@@ -35,10 +34,16 @@ _INSTALLED = tuple(
     {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
 _DEPTH = 12
-_READING = f"2 {sys.version_info[:2]} ".encode()
-"""How a text is read: another number where `_parsed` finds something else in the same text."""
-Import = tuple[str, tuple[str, ...], int]
+_PLAIN = (str, bool, int)
+Import = tuple[str, list[str], int]
 """(module, names taken from it, level)."""
+
+
+class Source(TypedDict):
+    """A file of code as Python reads it."""
+
+    digest: str
+    imports: list[Import]
 
 
 def fingerprint(*objects: object) -> str:
@@ -52,7 +57,7 @@ def describe(value: object, depth: int = 0) -> Any:
 
     A folder counts by its name alone: what is read from it is keyed where it is read.
     """
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, _PLAIN):
         return value
     if isinstance(value, float | complex):
         return repr(value)
@@ -63,17 +68,17 @@ def describe(value: object, depth: int = 0) -> Any:
         return describe(part, depth + 1)
 
     match value:
+        case list() | tuple():  # these and plain values first: they are most
+            return [part if isinstance(part, _PLAIN) else inner(part) for part in value]
         case bytes() | bytearray():
             return hashlib.sha256(value).hexdigest()
         case Path():
-            return file_digest(value) if value.is_file() else value.name
+            return known_digest(value) if value.is_file() else value.name
         case np.ndarray():
             held = value.tobytes() if value.dtype != object else repr(value.tolist()).encode()
             return [str(value.dtype), list(value.shape), hashlib.sha256(held).hexdigest()]
         case Mapping():
             return sorted(([inner(key), inner(part)] for key, part in value.items()), key=repr)
-        case list() | tuple():
-            return [inner(part) for part in value]
         case set() | frozenset():
             return sorted((inner(part) for part in value), key=repr)
         case functools.partial():
@@ -156,8 +161,12 @@ def _file_of(value: object) -> Path | None:
         own = [part.__code__.co_filename for part in methods if part.__module__ == getattr(value, "__module__", None)]
         real = [each for each in own if not each.startswith("<")]
         name = real[0] if real else getattr(sys.modules.get(getattr(value, "__module__", "")), "__file__", None)
-    if not name or not name.endswith(".py"):
-        return None
+    return _followed(name) if name and name.endswith(".py") else None
+
+
+@lru_cache(maxsize=4096)
+def _followed(name: str) -> Path | None:
+    """A file of code, unless it is not there or `_is_standard`."""
     path = Path(name).resolve()
     return path if path.is_file() and not _is_standard(path) else None
 
@@ -178,44 +187,22 @@ def _module_name(value: object) -> str:
     return str(getattr(value, "__module__", ""))
 
 
-@lru_cache(maxsize=4096)
-def _source(path: Path, stamp: tuple[int, int]) -> tuple[str, tuple[Import, ...]]:
-    """(digest, imports) of a file as Python reads it.
-
-    A text is parsed once: what was found is kept in the cache folder under the text's own digest.
-    """
-    text = path.read_bytes()
-    key = hashlib.sha256(_READING + text).hexdigest()
-    kept = cache_folder() / "source" / key[:2] / f"{key}.json"
-    try:
-        digest, imports, seal = json.loads(kept.read_bytes())
-        if isinstance(digest, str) and seal == _seal(digest, imports):
-            return digest, tuple((module, tuple(names), level) for module, names, level in imports)
-    except (OSError, ValueError, TypeError, RecursionError):
-        pass
-    digest, found = _parsed(text)
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.unlink(missing_ok=True)  # what lies there may be a link or a pipe, which writing would go through
-        # half of it is no memory, so no temporary name is needed, which a killed process would leave
-        kept.write_bytes(json.dumps([digest, found, _seal(digest, found)]).encode())
-    return digest, found
+@remembered(f"source 2 {sys.version_info[:2]}")
+def _source(path: Path) -> Source:
+    """A file as Python reads it: to parse them all is most of the time of a first run."""
+    digest, imports = _parsed(path.read_bytes())
+    return {"digest": digest, "imports": imports}
 
 
-def _seal(digest: object, imports: object) -> str:
-    """What tells a damaged entry."""
-    return hashlib.sha256(json.dumps([digest, imports]).encode()).hexdigest()
-
-
-def _parsed(text: bytes) -> tuple[str, tuple[Import, ...]]:
-    """(digest, imports), one walk for both: this is most of the time of a first run."""
+def _parsed(text: bytes) -> tuple[str, list[Import]]:
+    """(digest, imports), one walk for both."""
     said: list[str] = []
     imports: list[Import] = []
     try:
         _walk(ast.parse(text), said, imports)
     except (SyntaxError, ValueError, RecursionError):
-        return hashlib.sha256(text).hexdigest(), ()
-    return hashlib.sha256("\0".join(said).encode("utf-8", "surrogatepass")).hexdigest(), tuple(imports)
+        return hashlib.sha256(text).hexdigest(), []
+    return hashlib.sha256("\0".join(said).encode("utf-8", "surrogatepass")).hexdigest(), imports
 
 
 def _walk(node: ast.AST, said: list[str], imports: list[Import]) -> None:
@@ -224,11 +211,11 @@ def _walk(node: ast.AST, said: list[str], imports: list[Import]) -> None:
         case ast.Expr(value=ast.Constant(value=str())):
             return
         case ast.Import():
-            imports += [(alias.name, (), 0) for alias in node.names]
+            imports += [(alias.name, [], 0) for alias in node.names]
         case ast.ImportFrom():
-            imports.append((node.module or "", tuple(alias.name for alias in node.names), node.level))
+            imports.append((node.module or "", [alias.name for alias in node.names], node.level))
         case ast.Attribute(value=ast.Name(id="ptq")):
-            imports.append(("ptq", (node.attr,), 0))
+            imports.append(("ptq", [node.attr], 0))
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             node.body = []
     said.append(type(node).__name__)
@@ -242,35 +229,37 @@ def _walk(node: ast.AST, said: list[str], imports: list[Import]) -> None:
         said.append("]")
 
 
-def _read(path: Path) -> tuple[str, tuple[Import, ...]]:
-    stat = path.stat()
-    return _source(path, (stat.st_mtime_ns, stat.st_size))
-
-
 @lru_cache(maxsize=1024)
 def _closure(path: Path, module: str, stamp: tuple[int, int]) -> frozenset[str]:
     """The digests of a file and of every file it imports, as far as they are ptq's, of the same package, or a user's
     own. Kept while the file, known by its `stamp`, does not change: what a process has imported stays what it is.
     """
-    found: set[Path] = set()
+    found: dict[Path, str] = {}
     queue = [(path, _ptq_name(path) or module)]
     while queue:
         path, module = queue.pop()
-        if path in found:
-            continue
-        found.add(path)
-        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        for name, taken, level in _read(path)[1]:
-            base = ".".join(package.split(".")[: len(package.split(".")) - level + 1]) if level else ""
-            whole = ".".join(part for part in (base, name) if part)
-            for target in _targets(whole, taken):
-                located = _locate(target, module.partition(".")[0])
-                if located is not None and located not in found:
-                    queue.append((located, target))
-    return frozenset(_read(file)[0] for file in found)
+        if path not in found:
+            stat = path.stat()
+            found[path], imported = _links(path, module, (stat.st_mtime_ns, stat.st_size))
+            queue += imported
+    return frozenset(found.values())
 
 
-def _targets(module: str, taken: tuple[str, ...]) -> list[str]:
+@lru_cache(maxsize=4096)
+def _links(path: Path, module: str, stamp: tuple[int, int]) -> tuple[str, list[tuple[Path, str]]]:
+    """(digest, files it imports and their modules) of a file; many closures have it in them."""
+    source = _source(path)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    imported: dict[tuple[Path, str], None] = {}
+    for name, taken, level in source["imports"]:
+        base = ".".join(package.split(".")[: len(package.split(".")) - level + 1]) if level else ""
+        for target in _targets(".".join(part for part in (base, name) if part), taken):
+            if (located := _locate(target, module.partition(".")[0])) is not None:
+                imported[located, target] = None
+    return source["digest"], list(imported)
+
+
+def _targets(module: str, taken: list[str]) -> list[str]:
     """The modules that ``from module import taken`` reads; of ptq itself, those its names come from."""
     if module != "ptq":
         return [module, *(f"{module}.{name}" for name in taken)]

@@ -26,7 +26,6 @@ from ptq.engine.score import Compare, Compared
 from ptq.engine.store import Entry, Store
 from ptq.engine.workload import Source, Workload
 from ptq.errors import BadData, BadModel, NotInstalled, PtqError, Unsupported
-from ptq.files import file_digest, known_digest
 from ptq.metrics.fidelity import fidelity_for
 from ptq.metrics.metric import Metric
 from ptq.metrics.top1 import Top1
@@ -35,6 +34,7 @@ from ptq.models.onnx_file import digest, signature
 from ptq.quantization.calibration import Calibration
 from ptq.quantization.method import Range, Transform
 from ptq.quantization.quantizer import Quantizer
+from ptq.stamps import known_digest
 
 BATCH = 100
 """Inputs per batch where the model's own batch varies. Fixed, because some frameworks' results depend on it."""
@@ -64,6 +64,7 @@ class Pipeline:
         self._evaluation = SampleSet(f"{workload.name}: evaluation", workload.evaluation, store)
         self._transformed: dict[tuple[Transform, ...], Passes] = {}
         self._artifacts: dict[Case, Entry] = {}
+        self._censuses: dict[Case, Census] = {}
         self._predictions: dict[tuple[Case, str], Entry] = {}
 
     def cases(self) -> list[Case]:
@@ -240,9 +241,11 @@ class Pipeline:
 
     def census(self, case: Case) -> Census:
         """What the runtime executes for the case's artifact."""
-        artifact = self.artifact(case)  # says so where the backend is not installed, before it is asked for versions
-        step = Count(case, self.registry.backend(case), self.registry.versions(case.backend), artifact)
-        return Census.from_json(json.loads(self.store.get(step).path.read_text()))
+        if case not in self._censuses:
+            artifact = self.artifact(case)  # says so where the backend is not installed, before its versions are asked
+            step = Count(case, self.registry.backend(case), self.registry.versions(case.backend), artifact)
+            self._censuses[case] = Census.from_json(json.loads(self.store.get(step).path.read_text()))
+        return self._censuses[case]
 
     def passes_of(self, case: Case, depth: int | None = None) -> Passes:
         """The passes over the calibration samples of the model that the case was quantized from, which a method's
@@ -270,7 +273,7 @@ class Pipeline:
         if not path.is_file():
             raise BadModel(f"{path}: no such file, but {case} should be there")
         # with the weights in files beside it, an ONNX model is more than its own bytes
-        content = digest(path) if path.suffix == ".onnx" else file_digest(path)
+        content = digest(path) if path.suffix == ".onnx" else known_digest(path)
         return Entry(path, content, notes={"calibration": "made elsewhere"})
 
     def _step(self, case: Case) -> Quantize:
@@ -381,5 +384,5 @@ def _tree_digest(path: Path) -> str:
         return known_digest(path)
     whole = hashlib.sha256()
     for file in sorted(each for each in path.rglob("*") if each.is_file()):
-        whole.update(f"{file.relative_to(path).as_posix()} {file_digest(file)}\n".encode())
+        whole.update(f"{file.relative_to(path).as_posix()} {known_digest(file)}\n".encode())
     return whole.hexdigest()

@@ -19,7 +19,7 @@ from ptq.engine.environment import versions
 from ptq.engine.fingerprint import fingerprint
 from ptq.engine.step import Notes, Step
 from ptq.errors import BadData
-from ptq.files import known_digest
+from ptq.stamps import known_digest
 
 if TYPE_CHECKING:
     from ptq.engine.store import Store

@@ -213,9 +213,10 @@ class Store:
     def _noted(self, step: Step) -> Entry | None:
         """The entry of a step by the note beside its file, which is read when `Entry.path` is asked for."""
         path = self._path(step)
+        note = _sidecar(path)
         try:
-            size, content = path.stat().st_size, json.loads(_sidecar(path).read_text(encoding="utf-8"))
-            entry, noted = _entry(path, content), content.get("bytes", size)
+            size, content = path.stat().st_size, json.loads(note.read_bytes())
+            entry, noted = _entry(path, content, self._verifying(step, content["digest"])), content.get("bytes", size)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -228,8 +229,8 @@ class Store:
             self._used.add(path)
             self._attend()
             with contextlib.suppress(OSError):  # the note's time is that of the last use, see `prune`
-                os.utime(_sidecar(path))
-        return replace(entry, verify=self._verifying(step, entry.digest))
+                os.utime(note)
+        return entry
 
     def _found(self, step: Step) -> Entry | None:
         """The entry of a step whose file is what its note says."""
@@ -299,7 +300,7 @@ class Store:
                     raise self._unwritable(error) from error
         if self.remote is not None and how == "made":
             self.remote.put(step.key, step.kind, path, content)
-        entry = replace(_entry(path, content), verify=self._verifying(step, content["digest"]))
+        entry = _entry(path, content, self._verifying(step, content["digest"]))
         return (replace(entry, made=True), how) if how == "made" else (entry, how)
 
     def _built(self, step: Step, temporary: Path) -> Made:
@@ -373,9 +374,10 @@ def _leave(presence: FileLock) -> None:
     presence.release(force=True)
 
 
-def _entry(path: Path, content: Mapping[str, Any]) -> Entry:
+def _entry(path: Path, content: Mapping[str, Any], verify: Callable[[], None]) -> Entry:
     inputs = tuple((str(kind), float(seconds)) for kind, seconds in content["inputs"])
-    return Entry(path, str(content["digest"]), float(content["seconds"]), dict(content["notes"]), inputs)
+    digest, seconds, notes = str(content["digest"]), float(content["seconds"]), dict(content["notes"])
+    return Entry(path, digest, seconds, notes, inputs, verify=verify)
 
 
 def _sidecar(path: Path) -> Path:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator, Set
-from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ptq.data.signature import Signature, Tensor
 from ptq.errors import BadModel, one_line
-from ptq.files import known_digest, while_unchanged, write_bytes
+from ptq.files import write_bytes
 from ptq.models.graph import tensors
+from ptq.stamps import known_digest, remembered
 
 _SHOWN = 80  # characters of a name that are shown
 
 
-@dataclass(frozen=True)
-class _Outline:
-    """What of a model is kept in memory: its inputs and outputs, ``onnx.ValueInfoProto``, and where tensors say that
-    their external data lie."""
+class _Outline(TypedDict):
+    """What of a model is remembered: its inputs and outputs, each an ``onnx.ValueInfoProto`` in base64, and where
+    tensors say that their external data lie."""
 
-    inputs: tuple[Any, ...]
-    outputs: tuple[Any, ...]
-    locations: tuple[str, ...]
+    inputs: list[str]
+    outputs: list[str]
+    locations: list[str]
 
 
 def load(path: Path) -> Any:
@@ -44,10 +43,10 @@ def load(path: Path) -> Any:
 def signature(path: Path) -> Signature:
     """What the model takes and returns; `BadModel` when it takes or returns nothing, or a tensor without a shape."""
     outline = _outline(path)
-    given = outline.inputs
+    given, returned = (list(map(_value, outline[which])) for which in ("inputs", "outputs"))
     inputs = [_tensor(path, each, "input") for each in given]
     firsts = {_size(each.type.tensor_type.shape.dim[0]) for each, said in zip(given, inputs, strict=True) if said.shape}
-    outputs = [_tensor(path, each, "output", firsts) for each in outline.outputs]
+    outputs = [_tensor(path, each, "output", firsts) for each in returned]
     if not inputs or not outputs:
         raise BadModel(f"{path}: {len(inputs)} inputs and {len(outputs)} outputs, but should have at least 1 of each")
     return Signature(tuple(inputs), tuple(outputs))
@@ -84,16 +83,29 @@ def serialized(model: Any, name: Path) -> bytes:
     return content
 
 
-@while_unchanged
+@remembered("outline 1")
 def _outline(path: Path) -> _Outline:
     model = _graph(path)
     constants = {each.name for each in model.graph.initializer}
     entries = (entry for tensor in tensors(model) for entry in tensor.external_data)
-    return _Outline(
-        tuple(deepcopy(each) for each in model.graph.input if each.name not in constants),
-        tuple(map(deepcopy, model.graph.output)),
-        tuple(dict.fromkeys(entry.value for entry in entries if entry.key == "location")),
-    )
+    inputs = [each for each in model.graph.input if each.name not in constants]
+    return {
+        "inputs": list(map(_text, inputs)),
+        "outputs": list(map(_text, model.graph.output)),
+        "locations": list(dict.fromkeys(entry.value for entry in entries if entry.key == "location")),
+    }
+
+
+def _text(value: Any) -> str:
+    """An ``onnx.ValueInfoProto`` as base64."""
+    return base64.b64encode(value.SerializeToString(deterministic=True)).decode()
+
+
+def _value(text: str) -> Any:
+    """An ``onnx.ValueInfoProto`` of base64."""
+    import onnx
+
+    return onnx.ValueInfoProto.FromString(base64.b64decode(text))
 
 
 def _graph(path: Path) -> Any:
@@ -160,9 +172,11 @@ def check_external(path: Path) -> list[Path]:
 
     Raises `BadModel` when the model is none, or such a file is absent or outside the model's own folder.
     """
-    folder = path.resolve().parent
-    found = set()
-    for location in _outline(path).locations:
+    locations = _outline(path)["locations"]
+    if not locations:
+        return []
+    folder, found = path.resolve().parent, set()
+    for location in locations:
         said = f"{path}: external data {_quoted(location)}"
         try:
             file = (folder / location).resolve()

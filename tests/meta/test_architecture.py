@@ -16,7 +16,8 @@ PACKAGE = Path(ptq.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = sorted(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in FILES)
 LAYERS = (
-    *(("errors", "files"), ("cases",), ("data",), ("models",), ("metrics",), ("calibration",), ("quantization",)),
+    *(("errors", "files"), ("stamps",)),
+    *(("cases",), ("data",), ("models",), ("metrics",), ("calibration",), ("quantization",)),
     *(("sensitivity",), ("backends",), ("engine",), ("latency",), ("checks",), ("diagnosis",), ("tuning",)),
     *(("gate",), ("report",)),
     *(("workloads",), ("api",), ("cli",), ("plugin",), ("suite", "conformance")),

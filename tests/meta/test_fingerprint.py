@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptq.engine import fingerprint as ours
 from ptq.engine.fingerprint import code_digest, describe, fingerprint
 from ptq.metrics.top1 import Top1
 
@@ -124,7 +123,6 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_equal_values_are_described_alike_and_as_json(value: object) -> None:
-    import json
 
     assert json.dumps(describe(value)) == json.dumps(describe(value))
 
@@ -133,20 +131,3 @@ def test_equal_values_are_described_alike_and_as_json(value: object) -> None:
 def test_arrays_are_known_by_their_bytes(one: list[float], two: list[float]) -> None:
     a, b = np.array(one, np.float32), np.array(two, np.float32)
     assert (describe(a) == describe(b)) == (a.tobytes() == b.tobytes())
-
-
-def test_a_text_is_parsed_once_and_a_damaged_memory_of_it_is_no_memory(
-    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PTQ_CACHE", str(tmp_path / "cache"))
-    first = fingerprint(write("outside_m", "def choose(x):\n    return 271828\n").choose)
-    kept = list((tmp_path / "cache" / "source").rglob("*.json"))
-    assert kept
-    for path in kept:
-        _digest, imports, seal = json.loads(path.read_text())
-        path.write_text(json.dumps(["0" * 64, imports, seal]))
-    ours._source.cache_clear()
-    ours._closure.cache_clear()
-    ours._known_digest.cache_clear()
-    assert fingerprint(write("outside_m", "def choose(x):\n    return 271828\n").choose) == first
-    assert {json.loads(path.read_text())[0] for path in kept}.isdisjoint({"0" * 64})
