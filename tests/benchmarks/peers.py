@@ -10,7 +10,8 @@ whole run is a row with the reason.
     python tests/benchmarks/peers.py --data DIR --work FOLDER [--workload cifar10] [--peer nncf] [--minutes 50] ...
 
 writes FOLDER/peers.md, after each workload. tox -e peers does. A second call with the same FOLDER makes what is
-missing: environments, and artifacts whose recipe's file is as it was, are kept.
+missing: environments, and artifacts whose recipe's file is as it was, are kept. With --recipes w4a8 the recipes are of
+that folder, weights of 4 bits, and all but the environments goes to FOLDER/w4a8.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=int, default=LIMIT, help="processor seconds of a recipe; by the clock twice as many"
     )
+    parser.add_argument("--recipes", choices=("recipes", "w4a8"), default="recipes", help="the folder they lie in")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of the whole run")
     given = parser.parse_args()
     if given.data is None:
@@ -65,8 +67,10 @@ def main() -> None:
 
     from ptq.files import write_text
 
-    start, data, work = time.perf_counter(), Path(given.data).resolve(), Path(given.work).resolve()
-    recipes = [path for path in sorted((HERE / "recipes").glob("*.py")) if not given.peer or path.stem in given.peer]
+    start, data, base = time.perf_counter(), Path(given.data).resolve(), Path(given.work).resolve()
+    work = base if given.recipes == "recipes" else base / given.recipes
+    every = sorted((HERE / given.recipes).glob("*.py"))
+    recipes = [path for path in every if not given.peer or path.stem in given.peer]
     names, pythons, models, rows = given.workload or WORKLOADS, {}, {}, {}
     for name in names:
         (work / name).mkdir(parents=True, exist_ok=True)
@@ -81,7 +85,7 @@ def main() -> None:
         end = start + 60 * (given.minutes - JUDGING * len(names))
         left = end - time.perf_counter()
         if left > 0 and path not in pythons:
-            pythons[path] = environment(path.stem, load(path), work / "environments", left)
+            pythons[path] = environment(path.stem, load(path), base / "environments", left)
             note(f"environment of {path.stem}", start)
             left = end - time.perf_counter()
         why = f"no time left in {given.minutes:g} minutes" if left <= 0 else pythons[path][1]

@@ -22,7 +22,7 @@ from some_report import row
 from ptq.report.json import report
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-RECIPES = sorted((FOLDER / "recipes").glob("*.py"))
+RECIPES = [path for folder in ("recipes", "w4a8") for path in sorted((FOLDER / folder).glob("*.py"))]
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +39,11 @@ def peers_table(peers: ModuleType) -> ModuleType:
     return importlib.import_module("peers_table")
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_recipe_says_what_it_needs_and_loads_without_its_tool(path: Path, peers: ModuleType) -> None:
     found = peers.load(path)
     assert found.REQUIRES
-    assert found.DTYPE in ("u8s8", "int8")
+    assert found.DTYPE in (("u8s4",) if path.parent.name == "w4a8" else ("u8s8", "int8"))
     assert found.documented.__doc__
     assert not hasattr(found, "best") or found.best.__doc__
     assert ":" in found.__doc__.splitlines()[0]
