@@ -103,8 +103,8 @@ class SampleSet:
         return Facts(**{**content, "class_names": tuple(content["class_names"])})
 
     @cached_property
-    def identity(self) -> Mapping[str, Any]:
-        """What keys hold of the set: its content, and the code that makes inputs of it."""
+    def identity(self) -> str:
+        """What keys hold of the set, sha256 in hex: its content, and the code that makes inputs of it."""
         if isinstance(self.given, Reader):
             code = fingerprint(self.given.read)
         else:  # a digest of image files is of their bytes: whatever decodes them counts, too
@@ -113,8 +113,8 @@ class SampleSet:
             )
             code = fingerprint(type(self.raw), *held)
         facts = self.facts
-        names = hashlib.sha256(json.dumps(facts.class_names).encode()).hexdigest()
-        return {"digest": facts.digest, "names": names, "code": code, "versions": versions(DECODERS)}
+        content = [facts.digest, facts.class_names, code, sorted(versions(DECODERS).items())]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def fitted(self, signature: Signature) -> FittedSamples:
         """The samples as a model takes them."""

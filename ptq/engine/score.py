@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ptq.data.samples import Samples
 from ptq.engine.predictions import read_predictions
@@ -38,15 +40,20 @@ class Compared:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Compared:
         """The inverse of `as_json`."""
-        score, fp32 = (Score(**{**content[name], "outcomes": np.array(content[name]["outcomes"])}) for name in _SCORES)
+        score, fp32 = (Score(**{**content[name], "outcomes": _unpacked(content[name]["outcomes"])}) for name in _SCORES)
         return cls(score, fp32, Interval(**content["interval"]), *(content[name] for name in _BESIDE))
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON; floats keep every bit."""
+        """Plain JSON; floats keep every bit, those of outcomes as base64: they are most of what a warm run reads."""
         content = asdict(self)
         for name in _SCORES:
-            content[name]["outcomes"] = np.asarray(content[name]["outcomes"], dtype=np.float64).tolist()
+            outcomes = np.asarray(content[name]["outcomes"], dtype="<f8")
+            content[name]["outcomes"] = base64.b64encode(outcomes.tobytes()).decode()
         return content
+
+
+def _unpacked(outcomes: str) -> npt.NDArray[np.float64]:
+    return np.frombuffer(base64.b64decode(outcomes), dtype="<f8").astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

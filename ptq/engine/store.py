@@ -282,7 +282,8 @@ class Store:
             if (entry := self._found(step)) is not None:
                 return entry, "found"
             prefix = f".making-{step.key}-"  # what a killed process leaves is swept when the next one starts
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
+            # all in one folder, which is soon searched; the same file system, so that a rename will do
+            with tempfile.TemporaryDirectory(dir=lock.parent, prefix=prefix, ignore_cleanup_errors=True) as folder:
                 # names of their own: a request that was given up may still write to its file
                 temporary, how = Path(folder) / f"fetched{path.suffix}", "fetched"
                 content = None if self.remote is None else self.remote.fetch(step.key, step.kind, temporary)
@@ -355,10 +356,9 @@ class Store:
         for path in locks.glob("run-*.lock"):
             with contextlib.suppress(Timeout), FileLock(path, blocking=False):
                 path.unlink(missing_ok=True)
-        for kind in KINDS:
-            for left in (self.root / kind).glob("??/.making-*"):
-                with contextlib.suppress(Timeout), FileLock(locks / f"{left.name.split('-')[1]}.lock", blocking=False):
-                    shutil.rmtree(left, ignore_errors=True)
+        for left in locks.glob(".making-*"):
+            with contextlib.suppress(Timeout), FileLock(locks / f"{left.name.split('-')[1]}.lock", blocking=False):
+                shutil.rmtree(left, ignore_errors=True)
 
     def _unwritable(self, error: OSError) -> PtqError:
         return PtqError(f"store {self.root}: cannot be written ({error.strerror}); set PTQ_CACHE to a folder that can")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections import Counter
@@ -48,6 +49,10 @@ class Run:
         self._skipped: Counter[str] = Counter()
         self._ran: list[str] = []
         self._failed: list[list[str]] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        gc.freeze()  # what was collected stays to the end: to look for garbage among it is a tenth of a warm run
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:

@@ -222,11 +222,11 @@ def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
     Store(tmp_path).get(bytes_of(b"here"))
     clean, dead, alive = left(tmp_path), "a" * 64, "b" * 64
     for key in (dead, alive):
-        (tmp_path / "artifact" / key[:2] / f".making-{key}-x").mkdir(parents=True)
+        (tmp_path / "locks" / f".making-{key}-x").mkdir(parents=True)
     (tmp_path / "locks" / "run-1-dead.lock").touch()
     with FileLock(tmp_path / "locks" / f"{alive}.lock"), FileLock(tmp_path / "locks" / "run-2-alive.lock"):
         Store(tmp_path).get(bytes_of(b"here"))
-        there = {f"artifact/bb/.making-{alive}-x", f"locks/{alive}.lock", "locks/run-2-alive.lock"}
+        there = {f"locks/.making-{alive}-x", f"locks/{alive}.lock", "locks/run-2-alive.lock"}
         assert {*different(clean, left(tmp_path))} - {f"locks/{dead}.lock"} == there
 
 
