@@ -65,6 +65,7 @@ class Pipeline:
         self._transformed: dict[tuple[Transform, ...], Passes] = {}
         self._artifacts: dict[Case, Entry] = {}
         self._censuses: dict[Case, Census] = {}
+        self._missing: dict[str, str | None] = {}
         self._predictions: dict[tuple[Case, str], Entry] = {}
 
     def cases(self) -> list[Case]:
@@ -259,7 +260,9 @@ class Pipeline:
 
     def _artifact(self, case: Case) -> Entry:
         backend = self.registry.backend(case)
-        if (missing := backend.missing()) is not None:
+        if case.backend not in self._missing:
+            self._missing[case.backend] = backend.missing()
+        if (missing := self._missing[case.backend]) is not None:
             raise NotInstalled(missing)
         if case.method in self.workload.artifacts:
             return self._foreign(case)

@@ -54,7 +54,7 @@ def judged(folder: Path, data: Path) -> Mapping[str, Any]:
     (folder / "conftest.py").write_text(CONFTEST.format(here=str(HERE)))
     (folder / "bars.toml").write_text(BARS)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "--pyargs", "ptq.suite", "-m", "accuracy or structure", "-q"]
+    command = [sys.executable, "-m", "pytest", "--pyargs", "ptq.suite", "-m", "accuracy or structure", "-q", "-n", "2"]
     options = ["--ptq-data", str(data), "--ptq-json", "out.json", "--ptq-html", "out.html"]
     (folder / "out.json").unlink(missing_ok=True)
     subprocess.run([*command, *options, "-p", "no:randomly", "-p", "no:cacheprovider"], cwd=folder, check=False)

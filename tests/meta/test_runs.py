@@ -126,9 +126,10 @@ class Repository:
 
 
 def left(folder: Path) -> dict[str, str]:
-    """Digests of all that runs left in a folder, by name; reports and notes without what things took."""
+    """Digests of all that runs left in a folder, by name; reports and notes without what things took, and no memory of
+    when files were read."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    files = {name: path for name, path in files.items() if path.name != "durations.json"}
+    files = {name: path for name, path in files.items() if path.name != "durations.json" and path.parts[-3] != "source"}
     hidden = {path.relative_to(folder).as_posix(): "a folder" for path in folder.rglob(".*") if path.is_dir()}
     return hidden | {name: hashlib.sha256(_content(path)).hexdigest() for name, path in files.items()}
 
