@@ -19,7 +19,7 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ptq.files import cache_folder, file_digest, write_text
+from ptq.files import cache_folder, file_digest
 
 T = TypeVar("T")
 Stamp = tuple[int, int, int, int]
@@ -130,9 +130,10 @@ def _save(path: Path, files: _Files, found: _Found, new: list[bool]) -> None:
     }
     known = dict(sorted(kept.items()))
     with suppress(OSError):  # a folder that cannot be written remembers nothing
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            path.unlink()
-        write_text(path, json.dumps({"files": known, "found": merged, "seal": _seal(known, merged)}))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # what lies there may be a link or a pipe, which writing would go through
+        # half of it is no memory, so no temporary name is needed, which a killed process would leave
+        path.write_text(json.dumps({"files": known, "found": merged, "seal": _seal(known, merged)}), encoding="utf-8")
 
 
 def _seal(files: Mapping[str, Any], found: Mapping[str, Any]) -> str:

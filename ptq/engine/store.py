@@ -146,7 +146,7 @@ class Store:
     def usage(self) -> Iterator[tuple[str, int, int]]:
         """(kind, files, bytes) for every kind there is something of."""
         for kind in KINDS:
-            files = [path for path in (self.root / kind).rglob("*") if path.is_file() and ".making-" not in str(path)]
+            files = [path for path in (self.root / kind).rglob("*") if path.is_file()]
             kept = [path for path in files if not path.name.endswith(".made.json")]
             if kept:
                 yield kind, len(kept), sum(path.stat().st_size for path in files)

@@ -123,7 +123,6 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_equal_values_are_described_alike_and_as_json(value: object) -> None:
-
     assert json.dumps(describe(value)) == json.dumps(describe(value))
 
 
